@@ -1,0 +1,101 @@
+"""Everything that can go wrong on the way of the data, in one tree.
+
+    MemstreamError
+    ├── ConfigurationError            the configuration cannot work as it stands
+    ├── StreamError                   Kafka, or what was read from it
+    │   ├── BrokerUnavailable         (retriable)
+    │   ├── PartitionStalled          (retriable)
+    │   ├── DataLoss                  the log no longer holds what comes next
+    │   └── DeadLetterUnacknowledged  (retriable)
+    ├── SnapshotError                 the snapshot store
+    │   ├── StoreUnavailable          (retriable)
+    │   ├── SnapshotCorrupt           a digest or a size is wrong
+    │   ├── SnapshotMismatch          made by a different model or pool shape
+    │   └── StaleWriter               another writer owns this stream now
+    └── ModelError                    the model could not do an update or an answer
+        ├── CheckpointError           files do not hold the model they say they hold
+        ├── UpdateFailed              one document could not be injected
+        └── VersionEvicted            a reader held its pool version for too long
+
+Each class says with `retriable` whether the same call may work later, and its docstring tells the operator what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MemstreamError(Exception):
+    """Base of all errors that memstream raises on purpose."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigurationError(MemstreamError):
+    """The configuration cannot work. The message names the key; correct it and start again."""
+
+
+class StreamError(MemstreamError):
+    """Reading from or writing to Kafka failed."""
+
+
+class BrokerUnavailable(StreamError):
+    """No broker answers. Check `kafka.bootstrap_servers`; the stream waits and goes on by itself when it is back."""
+
+    retriable = True
+
+
+class PartitionStalled(StreamError):
+    """A partition's end moves while its position stands still. The consumer is rebuilt at its position; if it repeats, look at the broker."""
+
+    retriable = True
+
+
+class DataLoss(StreamError):
+    """The log no longer holds the next position (recreated, truncated or aged out). Choose `kafka.on_data_loss: earliest | latest` to go on and count the loss."""
+
+
+class DeadLetterUnacknowledged(StreamError):
+    """A dead letter was not acknowledged in time, so the position before it cannot become durable. Check the dead-letter topic; it is tried again."""
+
+    retriable = True
+
+
+class SnapshotError(MemstreamError):
+    """The snapshot store could not do what was asked."""
+
+
+class StoreUnavailable(SnapshotError):
+    """The object store did not answer. Updates go on and the snapshot is tried again; check `snapshots.root` and its credentials."""
+
+    retriable = True
+
+
+class SnapshotCorrupt(SnapshotError):
+    """An object's size, rows or SHA-256 differ from the manifest's. The snapshot before it is used; keep the broken one for inspection."""
+
+
+class SnapshotMismatch(SnapshotError):
+    """The snapshot belongs to another model or pool shape. Use the model that wrote it, or another `stream` name or `snapshots.root`."""
+
+
+class StaleWriter(SnapshotError):
+    """A newer writer has claimed this stream, so this one stops. Two deployments with the same stream name and root must not run at once."""
+
+
+class ModelError(MemstreamError):
+    """The model failed."""
+
+
+class CheckpointError(ModelError):
+    """The checkpoint's files and its config do not agree; the message names the tensor or the field."""
+
+
+class UpdateFailed(ModelError):
+    """One document could not be injected. It goes to the dead letters with disposition `model`."""
+
+
+class VersionEvicted(ModelError):
+    """An answer outlived its pool version. Ask again, or raise `replica.max_versions`."""
+
+    retriable = True

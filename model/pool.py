@@ -1,0 +1,350 @@
+"""The memory pool: slots on the device, versions over them, and updates that move K tokens and nothing else.
+
+    L  layers     N  memory tokens a layer     K  tokens written by one update     M  tokens of a delta     D  width
+    H  key/value heads     E  head dimension     C  slots (N and some spare blocks)     R  rows (C, and one for the BOS row)
+
+A slot holds one memory token of one layer: its unrotated key and value on the device, its hidden state on the host (for snapshots;
+injection needs only the last K, kept apart on the device). A *version* is, for each layer, the slots in age order. An update writes
+into free slots and publishes a new version; slots of a version that somebody still reads stay until it lets go. When the spare
+slots run out, or too many versions are alive, the oldest reader ends with `VersionEvicted` (BOUNDED), and nothing ever waits.
+Rotation to current positions is done once for each version that a question reads, into one of a bounded number of buffers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.models.llama.modeling_llama import rotate_half
+
+from model.draw import SHARED_LAYER, kept_tokens
+from model.errors import UpdateFailed, VersionEvicted
+from model.memory_llm import MemoryLLM
+from model.prefix_cache import PrefixCache, PrefixLayer
+from model.turns import DeviceTurns
+
+Draw = Callable[[int, int, int, int, int], NDArray[np.int64]]
+"""(seed, update, layer, tokens, dropped) -> ages that survive, as `model.draw.kept_tokens`."""
+
+FROM_CHECKPOINT = -1
+"""The update number of tokens that came with the checkpoint."""
+
+
+class PoolLayer(NamedTuple):
+    """One layer of a version, oldest token first."""
+
+    slots_N: NDArray[np.int32]
+    updates_N: NDArray[np.int64]
+    memory_ND: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """Which slots make up the pool after `update_number` updates, and who still looks at them."""
+
+    number: int
+    update_number: int
+    slots_LN: NDArray[np.int32]
+    readers: int = 0
+    evicted: bool = False
+    rotated: Rotated | None = field(default=None, repr=False)
+    building: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+
+class Rotated(NamedTuple):
+    """Keys of all slots rotated to the positions that one version gives them, and the rows it does not hold."""
+
+    keys_LHRE: Tensor
+    masked_LR: Tensor
+
+
+class MemoryPool:
+    """The pool of one replica.
+
+    Args:
+        model: projects new tokens; gives shapes, device and dtype.
+        seed: of the draw of what an update drops.
+        spare_blocks: blocks of K slots beyond N, which bound how many updates a reader may outlive.
+        max_versions: versions alive at once, the current one included.
+        turns: who may use the device; the pool's own if None.
+        draw: which tokens survive an update; replaying somebody else's updates needs theirs.
+    """
+
+    def __init__(
+        self,
+        model: MemoryLLM,
+        seed: int = 0,
+        spare_blocks: int = 16,
+        max_versions: int = 3,
+        turns: DeviceTurns | None = None,
+        draw: Draw = kept_tokens,
+    ) -> None:
+        if spare_blocks < 1 or max_versions < 1:
+            raise ValueError("spare_blocks and max_versions must be at least 1")
+        config = model.config
+        self.model, self.seed, self.max_versions, self.turns = model, seed, max_versions, turns or DeviceTurns()
+        self._draw = draw
+        self.num_layers, self.capacity, self.block = config.num_hidden_layers, config.num_memory_tokens, config.num_tokens
+        slots = self.capacity + spare_blocks * self.block
+        rows = slots + model.num_bos
+        head = config.hidden_size // config.num_attention_heads if config.head_dim is None else config.head_dim
+        shape = (self.num_layers, config.num_key_value_heads, rows, head)
+        # Zeroed, because a masked row still takes part in a product: its weight is 0, and 0 x NaN is not.
+        self._keys_LHRE = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self._values_LHRE = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self._hidden_LCD = torch.zeros(self.num_layers, slots, config.hidden_size, dtype=model.dtype)
+        self._written_LC = np.full((self.num_layers, slots), FROM_CHECKPOINT, dtype=np.int64)
+        self._references_LC = np.zeros((self.num_layers, slots), dtype=np.int16)
+        self._tail_LKD: Tensor | None = None
+        self._lock = threading.Lock()
+        self._free_buffers: list[Rotated] = []
+        self._versions: list[Version] = [Version(0, 0, np.zeros((self.num_layers, 0), dtype=np.int32))]
+        if model.bos_embedding is not None:
+            with torch.no_grad():
+                for index in range(self.num_layers):
+                    self._write_rows(index, torch.zeros(1, dtype=torch.long), model.bos_embedding[index])
+
+    # ------------------------------------------------------------------ what it holds
+
+    @property
+    def current(self) -> Version:
+        return self._versions[-1]
+
+    @property
+    def update_number(self) -> int:
+        """Updates applied since the checkpoint; the number of the next one."""
+        return self.current.update_number
+
+    @property
+    def num_tokens(self) -> int:
+        """Memory tokens a layer: 0 before the first update, else N."""
+        return int(self.current.slots_LN.shape[1])
+
+    @property
+    def tail_LKD(self) -> Tensor | None:
+        """The last K tokens, which the next injection sees."""
+        return self._tail_LKD
+
+    def alive_updates(self) -> NDArray[np.int64]:
+        """Numbers of the updates of which at least one token is still remembered, ascending."""
+        slots_LN = self.current.slots_LN
+        return np.unique(np.take_along_axis(self._written_LC, slots_LN.astype(np.int64), axis=1))
+
+    def layers(self, version: Version) -> Iterator[PoolLayer]:
+        """The layers of a version that the caller has pinned, one at a time; the tensors are copies on the host."""
+        for index in range(self.num_layers):
+            slots = version.slots_LN[index]
+            yield PoolLayer(slots, self._written_LC[index, slots], self._hidden_LCD[index, torch.from_numpy(slots.astype(np.int64))])
+
+    # ------------------------------------------------------------------ writing
+
+    def update(self, tokens_T: Tensor) -> int:
+        """Inject one text and apply its delta; returns the number of this update.
+
+        Raises:
+            UpdateFailed: no tokens, or states that are not finite. The pool is as it was.
+        """
+        if tokens_T.numel() == 0:
+            raise UpdateFailed("a text without tokens")
+        with self.turns.update():
+            delta = self.model.inject(tokens_T[None].to(self.model.device), self._tail_LKD)[0]
+            return self._apply(delta)
+
+    def apply(self, delta_LMD: Tensor) -> int:
+        """Apply a delta that was computed elsewhere: K tokens, or several updates' laid end to end as one."""
+        with self.turns.update():
+            return self._apply(delta_LMD)
+
+    @torch.no_grad()
+    def _apply(self, delta_LMD: Tensor) -> int:
+        if not torch.isfinite(delta_LMD).all():
+            raise UpdateFailed("the new memory tokens are not finite")
+        if self.num_tokens == 0:
+            delta_LMD = repeated(delta_LMD, self.capacity)
+        kept = self._survivors(delta_LMD.shape[1])
+        number = self.update_number
+        with self._lock:
+            slots_LM = self._take_slots(delta_LMD.shape[1])
+        self._fill(slots_LM, delta_LMD, np.full(slots_LM.shape, number, dtype=np.int64))
+        survivors = np.take_along_axis(self.current.slots_LN, kept, axis=1)
+        self._publish(np.concatenate((survivors, slots_LM), axis=1), number + 1)
+        self._set_tail(delta_LMD)
+        return number
+
+    def load(self, layers: Iterable[PoolLayer], update_number: int) -> None:
+        """Replace the whole pool, token for token and slot for slot (so answers are the same to the last bit).
+
+        Slots beyond this pool's own (another `spare_blocks`) and repeated ones are assigned anew.
+        """
+        with self.turns.update(), torch.no_grad():
+            slots_LN, tail = [], []
+            for index, layer in enumerate(layers):
+                slots = self._usable(layer.slots_N)
+                self._fill_layer(index, slots, layer.memory_ND, layer.updates_N)
+                slots_LN.append(slots)
+                tail.append(layer.memory_ND[-self.block :].to(self.model.device, copy=True))
+            self._publish(np.stack(slots_LN), update_number)
+            self._tail_LKD = torch.stack(tail)
+
+    def _usable(self, slots_N: NDArray[np.int32]) -> NDArray[np.int32]:
+        inside = slots_N.size == np.unique(slots_N).size and slots_N.min() >= 0 and slots_N.max() < self._written_LC.shape[1]
+        return slots_N if inside else np.arange(slots_N.size, dtype=np.int32)
+
+    def _survivors(self, num_new: int) -> NDArray[np.int64]:
+        dropped = max(0, self.num_tokens + num_new - self.capacity)
+        per_layer = self.model.config.drop_memory_per_layer
+        draws = range(self.num_layers) if per_layer else [SHARED_LAYER]
+        kept = np.stack([self._draw(self.seed, self.update_number, layer, self.num_tokens, dropped) for layer in draws])
+        return kept if per_layer else np.broadcast_to(kept, (self.num_layers, kept.shape[1]))
+
+    def _set_tail(self, delta_LMD: Tensor) -> None:
+        if self._tail_LKD is not None and delta_LMD.shape[1] < self.block:
+            raise ValueError(f"a delta of {delta_LMD.shape[1]} tokens is less than one block of {self.block}")
+        self._tail_LKD = delta_LMD[:, -self.block :].clone()
+
+    def _take_slots(self, count: int) -> NDArray[np.int32]:
+        """Free slots for `count` tokens of each layer, evicting the oldest readers if there are not enough."""
+        while int((self._references_LC == 0).sum(axis=1).min()) < count:
+            if len(self._versions) == 1:
+                raise UpdateFailed(f"an update of {count} tokens does not fit into {self._written_LC.shape[1] - self.capacity} spare slots")
+            self._drop(self._versions[0], evict=True)
+        return np.stack([np.flatnonzero(layer == 0)[:count] for layer in self._references_LC]).astype(np.int32)
+
+    def _fill(self, slots_LM: NDArray[np.int32], states_LMD: Tensor, updates_LM: NDArray[np.int64]) -> None:
+        for index in range(self.num_layers):
+            self._fill_layer(index, slots_LM[index], states_LMD[index], updates_LM[index])
+
+    def _fill_layer(self, index: int, slots_M: NDArray[np.int32], states_MD: Tensor, updates_M: NDArray[np.int64]) -> None:
+        slots = torch.from_numpy(slots_M.astype(np.int64))
+        self._hidden_LCD[index, slots] = states_MD.to(self._hidden_LCD.device, self._hidden_LCD.dtype)
+        self._written_LC[index, slots_M] = updates_M
+        self._write_rows(index, slots + self.model.num_bos, states_MD)
+
+    def _write_rows(self, index: int, rows: Tensor, states_MD: Tensor) -> None:
+        # In blocks of K and never fewer, so that a token's key and value have the same bits whether it is projected in its own
+        # update or with the whole pool after a restore: a matrix product's rounding may depend on its number of rows.
+        device = self.model.device
+        for start in range(0, rows.shape[0], self.block):
+            part = states_MD[start : start + self.block].to(device, self.model.dtype)
+            count = part.shape[0]
+            keys, values = self.model.project(index, torch.nn.functional.pad(part, (0, 0, 0, self.block - count)))
+            where = rows[start : start + count].to(device)
+            self._keys_LHRE[index].index_copy_(1, where, keys[:, :count])
+            self._values_LHRE[index].index_copy_(1, where, values[:, :count])
+
+    # ------------------------------------------------------------------ versions
+
+    def _publish(self, slots_LN: NDArray[np.int32], update_number: int) -> None:
+        with self._lock:
+            self._count_references(slots_LN, 1)
+            previous = self.current
+            self._versions.append(Version(previous.number + 1, update_number, slots_LN))
+            if previous.readers == 0:
+                self._drop(previous)
+            while len(self._versions) > self.max_versions:
+                self._drop(self._versions[0], evict=True)
+
+    def _drop(self, version: Version, evict: bool = False) -> None:
+        version.evicted = evict
+        self._versions.remove(version)
+        self._count_references(version.slots_LN, -1)
+        if version.rotated is not None:
+            self._free_buffers.append(version.rotated)
+            version.rotated = None
+
+    def _count_references(self, slots_LN: NDArray[np.int32], by: int) -> None:
+        for index in range(slots_LN.shape[0]):
+            self._references_LC[index, slots_LN[index]] += by
+
+    @contextmanager
+    def pin(self) -> Iterator[Version]:
+        """Hold the current version: its slots are not overwritten until the block ends, unless it is evicted."""
+        with self._lock:
+            version = self.current
+            version.readers += 1
+        try:
+            yield version
+        finally:
+            with self._lock:
+                version.readers -= 1
+                if version.readers == 0 and version is not self.current and not version.evicted:
+                    self._drop(version)
+
+    @contextmanager
+    def read(self) -> Iterator[PoolView]:
+        """READ-ONE-VERSION: a view of the current version for one answer, first token to last."""
+        with self.pin() as version, self.turns.answer():
+            yield PoolView(self, version)
+
+    def rotated(self, version: Version) -> Rotated:
+        """The version's rotated keys, built on first use."""
+        with version.building:
+            if version.rotated is None:
+                version.rotated = self._rotate(version, self._buffer())
+            return version.rotated
+
+    def _buffer(self) -> Rotated:
+        with self._lock:
+            if self._free_buffers:
+                return self._free_buffers.pop()
+        rows = self._keys_LHRE.shape[2]
+        return Rotated(torch.empty_like(self._keys_LHRE), torch.empty(self.num_layers, rows, dtype=torch.bool, device=self.model.device))
+
+    @torch.no_grad()
+    def _rotate(self, version: Version, buffer: Rotated) -> Rotated:
+        bos, count = self.model.num_bos, version.slots_LN.shape[1]
+        cos, sin = self.model.rotary(torch.arange(bos + count, device=self.model.device))
+        for index in range(self.num_layers):
+            rows = torch.from_numpy(version.slots_LN[index].astype(np.int64) + bos).to(self.model.device)
+            rows = torch.cat((torch.arange(bos, device=self.model.device), rows))
+            keys = self._keys_LHRE[index, :, rows]
+            # Rows of other versions keep what an earlier rotation left there: finite, and masked.
+            buffer.keys_LHRE[index, :, rows] = keys * cos + rotate_half(keys) * sin
+            buffer.masked_LR[index] = True
+            buffer.masked_LR[index, rows] = False
+        return buffer
+
+
+class PoolView:
+    """What one answer reads: a version's prefix, and the cache to hand to `generate`."""
+
+    def __init__(self, pool: MemoryPool, version: Version) -> None:
+        self.version = version
+        self._pool = pool
+
+    @property
+    def length(self) -> int:
+        return self._pool.model.num_bos + int(self.version.slots_LN.shape[1])
+
+    def layer(self, index: int) -> PrefixLayer:
+        rotated = self._pool.rotated(self.version)
+        return PrefixLayer(rotated.keys_LHRE[index], self._pool._values_LHRE[index], rotated.masked_LR[index])
+
+    def cache(self) -> PrefixCache:
+        """A fresh cache for one prompt or one batch. A pool that was never written has no prefix at all, not even the BOS row."""
+        return PrefixCache(self if self.version.slots_LN.shape[1] else None, self.turn)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One forward pass.
+
+        Raises:
+            VersionEvicted: updates went on for so long that the version's slots were needed.
+        """
+        with self._pool.turns.decode_step():
+            if self.version.evicted:
+                raise VersionEvicted(f"version {self.version.number} was evicted at update {self._pool.update_number}")
+            yield
+
+
+def repeated(delta_LMD: Tensor, capacity: int) -> Tensor:
+    """The first update of an unwritten pool: its delta end to end until the pool is full, the remainder filled with its tail."""
+    times, rest = divmod(capacity, delta_LMD.shape[1])
+    return torch.cat([delta_LMD] * times + ([delta_LMD[:, -rest:]] if rest else []), dim=1)

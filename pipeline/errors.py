@@ -1,4 +1,4 @@
-"""Everything that can go wrong on the way of the data, in one tree.
+"""Everything that can go wrong on the way of the data, in one tree. The model has its own in `model/errors.py`.
 
     MemstreamError
     ├── ConfigurationError            the configuration cannot work as it stands
@@ -7,15 +7,11 @@
     │   ├── PartitionStalled          (retriable)
     │   ├── DataLoss                  the log no longer holds what comes next
     │   └── DeadLetterUnacknowledged  (retriable)
-    ├── SnapshotError                 the snapshot store
-    │   ├── StoreUnavailable          (retriable)
-    │   ├── SnapshotCorrupt           a digest or a size is wrong
-    │   ├── SnapshotMismatch          made by a different model or pool shape
-    │   └── StaleWriter               another writer owns this stream now
-    └── ModelError                    the model could not do an update or an answer
-        ├── CheckpointError           files do not hold the model they say they hold
-        ├── UpdateFailed              one document could not be injected
-        └── VersionEvicted            a reader held its pool version for too long
+    └── SnapshotError                 the snapshot store
+        ├── StoreUnavailable          (retriable)
+        ├── SnapshotCorrupt           a digest or a size is wrong
+        ├── SnapshotMismatch          made by a different model or pool shape
+        └── StaleWriter               another writer owns this stream now
 
 Each class says with `retriable` whether the same call may work later, and its docstring tells the operator what to do.
 """
@@ -81,21 +77,3 @@ class SnapshotMismatch(SnapshotError):
 
 class StaleWriter(SnapshotError):
     """A newer writer has claimed this stream, so this one stops. Two deployments with the same stream name and root must not run at once."""
-
-
-class ModelError(MemstreamError):
-    """The model failed."""
-
-
-class CheckpointError(ModelError):
-    """The checkpoint's files and its config do not agree; the message names the tensor or the field."""
-
-
-class UpdateFailed(ModelError):
-    """One document could not be injected. It goes to the dead letters with disposition `model`."""
-
-
-class VersionEvicted(ModelError):
-    """An answer outlived its pool version. Ask again, or raise `replica.max_versions`."""
-
-    retriable = True

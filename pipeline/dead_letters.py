@@ -1,0 +1,177 @@
+"""Where records go that cannot be learned: a topic of their own, with the reason, replayable.
+
+NOTHING-SILENT: a letter counts only once it is acknowledged, so a position may become durable only after `flush`. A crash in between
+sends it again: (topic, partition, offset) in its headers tell such twins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigurationError, DeadLetterUnacknowledged, MemstreamError
+from pipeline.kafka_client import KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated
+from pipeline.records import DeadLetter
+from pipeline.topics import ensure_topic
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "memstream."
+_TRY_AGAIN_S = 0.2
+
+
+class DeadLetterConfig(BaseModel):
+    """Where dead letters go."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    topic: str | None = Field(default=None, description="Topic of the dead letters; none: `<first topic>.dead-letters`.")
+    partitions: int = Field(default=1, ge=1, description="Partitions of that topic, if it must be made.")
+    flush_timeout_s: float = Field(default=30.0, gt=0, description="How long `send` waits once too many bytes are pending.")
+    max_pending_bytes: int = Field(default=16 << 20, ge=1, description="Bytes of letters that may wait for their acknowledgement.")
+    max_detail_chars: int = Field(default=500, ge=0, description="Length of the detail header; the rest is cut off.")
+
+
+def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tuple[str, bytes]]:
+    """What the letter says of itself, then the record's own headers. Those of an earlier dead letter are replaced, not heaped up."""
+    record = letter.record
+    told = {
+        "reason": letter.reason.value,
+        "disposition": letter.disposition.value,
+        "topic": record.partition.topic,
+        "partition": str(record.partition.number),
+        "offset": str(record.offset),
+        "timestamp_ms": str(record.timestamp_ms),
+        "detail": letter.detail[:max_detail_chars],
+    }
+    ours = [(_PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in told.items()]
+    return ours + [(name, value) for name, value in record.headers if not name.startswith(_PREFIX)]
+
+
+class _Pending:
+    """A letter on its way; `future` is None until the producer has it."""
+
+    __slots__ = ("future", "headers", "key", "size_bytes", "value")
+
+    def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
+        self.key, self.value = letter.record.key, letter.record.value
+        self.headers = letter_headers(letter, max_detail_chars)
+        self.size_bytes = letter.record.size_bytes
+        self.future: Any | None = None
+        if self.key is None and self.value is None:
+            # kafka-python refuses a record with neither
+            self.value = b""
+            self.headers.insert(0, (_PREFIX + "null_value", b"true"))
+
+    def without_value(self) -> None:
+        """For a topic that takes no record of this size: the origin says where the value is, the digest that it is the same."""
+        value, self.value, self.future = self.value or b"", b"", None
+        self.headers.insert(0, (_PREFIX + "omitted_value_sha256", hashlib.sha256(value).hexdigest().encode()))
+        self.headers.insert(0, (_PREFIX + "omitted_value_bytes", str(len(value)).encode()))
+
+
+class DeadLetterSink:
+    """Sends dead letters. Key and value stay untouched; `memstream.*` headers say why and from where.
+
+    Nothing is connected before the first `send` or `flush`. BOUNDED: at most `max_pending_bytes` and one letter wait.
+    """
+
+    def __init__(self, kafka: KafkaConfig, config: DeadLetterConfig) -> None:
+        self.topic = config.topic or f"{kafka.topics[0]}.dead-letters"
+        if self.topic in kafka.topics:
+            raise ConfigurationError(f"dead_letters.topic: {self.topic!r} is also read as a topic of the stream; choose another")
+        self._kafka, self._config = kafka, config
+        self._producer: Producer | None = None
+        self._pending: deque[_Pending] = deque()
+        self._pending_bytes = 0
+
+    @property
+    def pending(self) -> int:
+        """Letters that are not acknowledged."""
+        return len(self._pending)
+
+    def send(self, letter: DeadLetter) -> None:
+        """Hand a letter over, without waiting for its acknowledgement unless too many bytes wait already.
+
+        Raises DeadLetterUnacknowledged in that case, as `flush` does; the letter is kept all the same.
+        """
+        pending = _Pending(letter, self._config.max_detail_chars)
+        self._pending.append(pending)
+        self._pending_bytes += pending.size_bytes
+        if self._pending_bytes > self._config.max_pending_bytes:
+            self.flush(self._config.flush_timeout_s)
+            return
+        try:
+            self._dispatch(pending)
+        except (kafka_errors.KafkaError, MemstreamError) as error:
+            log.warning("a dead letter waits to be sent again: %s", error)
+
+    def flush(self, timeout_s: float) -> None:
+        """Return once every letter so far is acknowledged; what failed is sent again until then.
+
+        Raises DeadLetterUnacknowledged after `timeout_s` (plus one request's time), with all unacknowledged letters kept.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self._pending:
+            try:
+                self._settle(deadline_s)
+            except (kafka_errors.KafkaError, MemstreamError) as error:
+                if time.monotonic() >= deadline_s:
+                    waiting = f"{len(self._pending)} dead letters for {self.topic!r} are not acknowledged"
+                    raise DeadLetterUnacknowledged(f"{waiting}: {error}") from error
+                time.sleep(_TRY_AGAIN_S)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End the connection. Letters that are not acknowledged are given up: flush first."""
+        if self._pending:
+            log.warning("%d dead letters were not acknowledged", len(self._pending))
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            close_producer(producer, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _settle(self, deadline_s: float) -> None:
+        for pending in self._pending:
+            if pending.future is None:
+                self._dispatch(pending)
+        while self._pending:
+            self._acknowledged(self._pending[0], deadline_s)
+            self._pending_bytes -= self._pending.popleft().size_bytes
+
+    def _dispatch(self, pending: _Pending) -> None:
+        if self._producer is None:
+            ensure_topic(self._kafka, self.topic, self._config.partitions)
+            self._producer = new_producer(self._kafka)
+        pending.future = self._producer.send(self.topic, key=pending.key, value=pending.value, headers=pending.headers)
+
+    def _acknowledged(self, pending: _Pending, deadline_s: float) -> None:
+        assert pending.future is not None
+        try:
+            pending.future.get(timeout=max(deadline_s - time.monotonic(), 0.0))
+        except kafka_errors.MessageSizeTooLargeError:
+            pending.without_value()
+            self._dispatch(pending)
+            self._acknowledged(pending, deadline_s)
+        except kafka_errors.KafkaError as error:
+            if pending.future.is_done:
+                self._start_over()
+            raise translated(error, self._kafka) from error
+
+    def _start_over(self) -> None:
+        """After a failure the producer may be in a state that it never leaves: what waits is sent again by a new one."""
+        producer, self._producer = self._producer, None
+        for pending in self._pending:
+            pending.future = None
+        if producer is not None:
+            close_producer(producer, _TRY_AGAIN_S)

@@ -1,0 +1,142 @@
+"""The manifest: one JSON file that says all there is to say about one snapshot. MANIFEST-LAST: without it there is no snapshot.
+
+It names every object with size, rows and digest, and carries its own digest, so that a changed bit in a position is seen like one in
+the pool: `manifest_sha256` is the SHA-256 of all other keys as JSON, sorted, without white space, ASCII only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
+from pipeline.records import Outcome
+
+SCHEMA_VERSION: Final = 1
+
+Dtype: TypeAlias = Literal["bfloat16", "float16", "float32"]
+Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+
+
+class PoolShape(BaseModel):
+    """The shape of a pool: L layers of N tokens of width d, of which one update writes K.
+
+    >>> shape = PoolShape(num_layers=32, num_tokens=12_800, hidden_size=4096, update_tokens=256, dtype="bfloat16")
+    >>> str(shape), shape.size_bytes
+    ('L=32 N=12800 d=4096 K=256 bfloat16', 3355443200)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_layers: int = Field(gt=0, description="L")
+    num_tokens: Count = Field(description="N: memory tokens in each layer; 0 for a pool that was never written")
+    hidden_size: int = Field(gt=0, description="d: values of one token")
+    update_tokens: int = Field(gt=0, description="K: tokens that one update writes into each layer")
+    dtype: Dtype = Field(description="type of the values; bfloat16 is stored as its 16 bits")
+
+    @property
+    def size_bytes(self) -> int:
+        return self.num_layers * self.num_tokens * self.hidden_size * (4 if self.dtype == "float32" else 2)
+
+    def __str__(self) -> str:
+        return f"L={self.num_layers} N={self.num_tokens} d={self.hidden_size} K={self.update_tokens} {self.dtype}"
+
+
+class ObjectEntry(BaseModel):
+    """One object of a snapshot: where it is, under `<root>/<stream>/`, and how to know that it is whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(pattern=r"^data/[A-Za-z0-9-]+/[a-z]+\.arrow$", description="relative to the stream's folder")
+    size_bytes: Count
+    rows: Count = Field(description="rows in all record batches")
+    sha256: Sha256 = Field(description="of the object's bytes, as sha256sum prints it")
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Manifest(BaseModel):
+    """Everything about one snapshot but the values themselves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stream: str
+    epoch: int = Field(gt=0, description="number of the snapshot; grows by one")
+    generation: int = Field(gt=0, description="number of the writer, see generations/")
+    created_at: AwareDatetime
+    model_fingerprint: str = Field(description="of the model whose pool this is; another one is refused")
+    pool: PoolShape
+    pool_sha256: Sha256 = Field(description="over the pool's values, layer by layer, oldest token first")
+    seed: int = Field(description="what updates drop is drawn from (seed, update number, layer)")
+    update_number: Count = Field(description="updates that the stream has made so far; the number of the next one")
+    origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
+    positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
+    watermark_ms: int | None = Field(description="latest event time passed, milliseconds since the epoch; null before the first")
+    counts: dict[Outcome, Count] = Field(description="offsets passed, by what became of them; sum = sum of positions - origin")
+    config: dict[str, JsonValue] = Field(description="the effective configuration, secrets masked")
+    build: dict[str, JsonValue] = Field(description="versions of what computed it")
+    device: str = Field(description="kind of device that computed it; for a CPU with its capability")
+    threads: int = Field(gt=0, description="threads that computed it")
+    objects: tuple[ObjectEntry, ...]
+
+    DIGEST_KEY: ClassVar[str] = "manifest_sha256"
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.objects)
+
+    def object(self, name: str) -> ObjectEntry:
+        """The entry of `pool.arrow` or `ledger.arrow`; raises SnapshotCorrupt if the manifest names none."""
+        for entry in self.objects:
+            if entry.name == name:
+                return entry
+        raise SnapshotCorrupt(f"{self.stream}@{self.epoch}: the manifest names no {name}")
+
+    def require_model(self, fingerprint: str, shape: PoolShape) -> None:
+        """Raises SnapshotMismatch unless that model, with a pool of that shape, wrote this snapshot."""
+        if self.model_fingerprint != fingerprint:
+            raise SnapshotMismatch(f"{self.stream}@{self.epoch} was written by model {self.model_fingerprint}, this is {fingerprint}")
+        expected = shape if self.pool.num_tokens else shape.model_copy(update={"num_tokens": 0})
+        if self.pool != expected:
+            raise SnapshotMismatch(f"{self.stream}@{self.epoch} holds a pool of {self.pool}, this model has {shape}")
+
+    def to_json(self) -> bytes:
+        """As it is stored: indented, for people, with its own digest at the end."""
+        content = self.model_dump(mode="json")
+        return json.dumps({**content, self.DIGEST_KEY: _digest(content)}, indent=2, allow_nan=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Self:
+        """Raises SnapshotCorrupt if it is not what was written, SnapshotError if a newer memstream wrote it."""
+        content = _object(data, where)
+        version = content.get("schema_version")
+        if content.pop(cls.DIGEST_KEY, None) != _digest(content):
+            raise SnapshotCorrupt(f"{where}: the manifest's own SHA-256 is wrong")
+        if version != SCHEMA_VERSION:
+            raise SnapshotError(f"{where}: manifest of version {version}, this memstream reads {SCHEMA_VERSION}: use the one that wrote it")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise SnapshotCorrupt(f"{where}: {error}") from error
+
+
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError as error:  # bad JSON and bad UTF-8 both are
+        raise SnapshotCorrupt(f"{where}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise SnapshotCorrupt(f"{where}: not a manifest: a JSON {type(content).__name__}")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Where a stream stands: positions, watermark, counts, update number and ledger, as one value.
+
+ONE-STATE: these change together or not at all, so every transition takes the whole state and gives a new one; the pool's version of the
+same moment is its only companion. NOTHING-SILENT: a transition moves a position by exactly the offsets that it counts, and `check()`
+proves it from the numbers alone.
+
+    origin ... position                 the log of one partition
+       |-- applied, duplicate, filtered, dead letter, gap --|       sum(counts) == sum(position - origin)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from pipeline.ledger import Ledger, LedgerRow
+from pipeline.records import Document, Outcome, Partition, Positions
+
+
+def _no_counts() -> dict[Outcome, int]:
+    return dict.fromkeys(Outcome, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """What a replica knows besides its pool. Every transition raises ValueError where it would skip or repeat an offset.
+
+    `origin` is where the counting began, `positions` the next offsets to read (same partitions). `watermark_ms` is the latest event time
+    passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one.
+
+    >>> state = StreamState.beginning({Partition("news", 0): 40})
+    >>> state = state.passed(Partition("news", 0), 41, Outcome.FILTERED)
+    >>> state.check()
+    >>> format_positions(state.positions), state.counts[Outcome.FILTERED]
+    ({'news/0': 41}, 1)
+    """
+
+    origin: Positions
+    positions: Positions
+    watermark_ms: int | None = None
+    counts: Mapping[Outcome, int] = field(default_factory=_no_counts)
+    update_number: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @classmethod
+    def beginning(cls, origin: Positions) -> Self:
+        """The state before the first record, at `origin`."""
+        return cls(origin=dict(origin), positions=dict(origin))
+
+    def applied(self, document: Document, updates: Sequence[int]) -> StreamState:
+        """After `document` was written into the pool by `updates`: the next numbers in turn, at least one."""
+        if list(updates) != list(range(self.update_number, self.update_number + len(updates))):
+            raise ValueError(f"updates {list(updates)} do not go on from {self.update_number}")
+        row = LedgerRow.of(document, updates)
+        passed = self.passed(document.partition, document.record.end, Outcome.APPLIED, document.event_time_ms)
+        return replace(passed, update_number=self.update_number + len(updates), ledger=self.ledger.with_row(row))
+
+    def passed(self, partition: Partition, end: int, outcome: Outcome, event_time_ms: int | None = None) -> StreamState:
+        """After the one record before `end`, which came to `outcome`. A position that jumps is a `gap` and must be said first."""
+        return self._advanced(partition, end - 1, end, outcome, event_time_ms)
+
+    def gap(self, partition: Partition, first: int, end: int) -> StreamState:
+        """After the offsets `first` up to and without `end`, at which there is no record: compacted away, aged out or a marker."""
+        if end <= first:
+            raise ValueError(f"{partition}: a gap from {first} to {end} holds nothing")
+        return self._advanced(partition, first, end, Outcome.GAP, None)
+
+    def joined(self, partition: Partition, position: int) -> StreamState:
+        """With a partition that the topic has newly got; its counting begins at `position`."""
+        if partition in self.positions:
+            raise ValueError(f"{partition} is already part of this stream, at {self.positions[partition]}")
+        return replace(self, origin={**self.origin, partition: position}, positions={**self.positions, partition: position})
+
+    def rewound(self, partition: Partition, position: int) -> StreamState:
+        """At an earlier `position` of a log that was recreated or truncated. What was passed stays counted: the origin moves along.
+
+        So an origin may be negative after it: that many offsets more than the new log holds were passed in the old one.
+        """
+        old = self._position(partition)
+        if position >= old:
+            raise ValueError(f"{partition}: {position} is not before {old}")
+        origin = {**self.origin, partition: self.origin[partition] + position - old}
+        return replace(self, origin=origin, positions={**self.positions, partition: position})
+
+    def remembering(self, alive_updates: Collection[int]) -> StreamState:
+        """With the ledger pruned to the documents that still have tokens in the pool."""
+        return replace(self, ledger=self.ledger.remembering(alive_updates))
+
+    def check(self) -> None:
+        """Prove NOTHING-SILENT: raises ValueError unless the counts add up to the offsets passed since the origin."""
+        if self.origin.keys() != self.positions.keys():
+            raise ValueError(f"partitions differ: origin {format_positions(self.origin)}, positions {format_positions(self.positions)}")
+        backwards = [partition for partition, position in self.positions.items() if position < self.origin[partition]]
+        if backwards or min(self.counts.values(), default=0) < 0:
+            raise ValueError(f"negative numbers: partitions {[str(each) for each in backwards]}, counts {dict(self.counts)}")
+        passed = sum(position - self.origin[partition] for partition, position in self.positions.items())
+        if passed != sum(self.counts.values()):
+            raise ValueError(f"{passed} offsets were passed but {sum(self.counts.values())} are counted: {dict(self.counts)}")
+
+    def _advanced(self, partition: Partition, first: int, end: int, outcome: Outcome, event_time_ms: int | None) -> StreamState:
+        position = self._position(partition)
+        if first != position:
+            raise ValueError(f"{partition}: offsets {first} to {end} do not go on from position {position}")
+        return replace(
+            self,
+            positions={**self.positions, partition: end},
+            counts={**self.counts, outcome: self.counts.get(outcome, 0) + end - first},
+            watermark_ms=_later(self.watermark_ms, event_time_ms),
+        )
+
+    def _position(self, partition: Partition) -> int:
+        if partition not in self.positions:
+            raise ValueError(f"{partition} is not part of this stream: {sorted(map(str, self.positions))}")
+        return self.positions[partition]
+
+
+def _later(watermark_ms: int | None, event_time_ms: int | None) -> int | None:
+    times_ms = [time_ms for time_ms in (watermark_ms, event_time_ms) if time_ms is not None]
+    return max(times_ms, default=None)
+
+
+def format_positions(positions: Positions) -> dict[str, int]:
+    """As JSON has it, in the order of topic and number.
+
+    >>> format_positions({Partition("news", 10): 7, Partition("news", 9): 41})
+    {'news/9': 41, 'news/10': 7}
+    """
+    return {str(partition): positions[partition] for partition in sorted(positions)}
+
+
+def parse_positions(named: Mapping[str, int]) -> dict[Partition, int]:
+    """What `format_positions` wrote. Raises ValueError for a name that is no partition or a position that is no integer.
+
+    >>> parse_positions({"news/0": 41})
+    {Partition(topic='news', number=0): 41}
+    """
+    for name, position in named.items():
+        if type(position) is not int:  # nor True, which is an int too
+            raise ValueError(f"{name}: {position!r} is not a position")
+    return {Partition.parse(name): position for name, position in named.items()}
+
+
+def caught_up(positions: Positions, highwaters: Positions) -> bool:
+    """Whether every partition stands at or past its high watermark. One whose high watermark is unknown has not caught up.
+
+    >>> caught_up({Partition("news", 0): 41}, {Partition("news", 0): 41}), caught_up({Partition("news", 0): 41}, {})
+    (True, False)
+    """
+    known = all(partition in highwaters for partition in positions)
+    return bool(positions) and known and all(position >= highwaters[partition] for partition, position in positions.items())

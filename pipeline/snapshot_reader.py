@@ -1,0 +1,175 @@
+"""What can be asked of the snapshots of one stream without writing any: which there are, whether they are whole, and what they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError
+from pipeline.hashing import Digest
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, ObjectEntry
+from pipeline.pool_image import LayerImage, read_layers
+from pipeline.positions import StreamState, parse_positions
+from pipeline.store import open_store
+
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NUMBERED = re.compile(r"(\d{8,})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is wrong with one object of one snapshot."""
+
+    epoch: int
+    path: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}: {self.path}: {self.detail}"
+
+
+class Inspected(NamedTuple):
+    """One snapshot and what is wrong with it; no manifest if that is what is wrong."""
+
+    epoch: int
+    manifest: Manifest | None
+    problems: tuple[Problem, ...]
+
+
+class Latest(NamedTuple):
+    """The newest good snapshot, and the problems of newer ones that were passed over."""
+
+    manifest: Manifest
+    problems: tuple[Problem, ...]
+
+
+class SnapshotReader:
+    """The snapshots of one stream, to read. Every method may raise StoreUnavailable, which is retriable."""
+
+    def __init__(self, root: str, stream: str) -> None:
+        if not _STREAM_NAME.fullmatch(stream):
+            raise ConfigurationError(f"stream name {stream!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        self.stream = stream
+        self._objects = open_store(f"{root}/{stream}")
+
+    @property
+    def url(self) -> str:
+        return self._objects.root
+
+    def epochs(self) -> list[int]:
+        """Numbers of all snapshots, ascending; whether they are whole is for `inspect` to say."""
+        return self._numbers("epochs")
+
+    def load(self, epoch: int) -> Manifest:
+        """Raises SnapshotCorrupt, or SnapshotError if there is no such snapshot."""
+        name = manifest_name(epoch)
+        try:
+            manifest = Manifest.from_json(self._objects.read(name), self._objects.url(name))
+        except FileNotFoundError:
+            raise SnapshotError(f"no snapshot {epoch} in {self.url}; there are: {self.epochs() or 'none'}") from None
+        if (manifest.stream, manifest.epoch) != (self.stream, epoch):
+            raise SnapshotCorrupt(f"{self._objects.url(name)}: this is the manifest of {manifest.stream}@{manifest.epoch}")
+        return manifest
+
+    def latest(self, verify: bool = True) -> Latest | None:
+        """The newest snapshot that is whole, or None if there is none at all.
+
+        With `verify` each object is read and compared with its digest. A broken snapshot is passed over, and told in `problems`.
+        Raises SnapshotCorrupt if there are snapshots and all are broken: beginning anew is not for us to decide.
+        """
+        problems: tuple[Problem, ...] = ()
+        for epoch in reversed(self.epochs()):
+            found = self.inspect(epoch, verify)
+            if found.manifest is not None and not found.problems:
+                return Latest(found.manifest, problems)
+            problems += found.problems
+        if problems:
+            told = "; ".join(map(str, problems))
+            raise SnapshotCorrupt(f"no snapshot in {self.url} is whole: {told}; restore one, or use another stream name or snapshots.root")
+        return None
+
+    def inspect(self, epoch: int, verify: bool = True) -> Inspected:
+        """A snapshot with all its problems, for `memstream snapshots list` (`verify=False`: the manifest alone) and `verify`."""
+        try:
+            manifest = self.load(epoch)
+        except SnapshotCorrupt as error:
+            return Inspected(epoch, None, (Problem(epoch=epoch, path=manifest_name(epoch), detail=str(error)),))
+        return Inspected(epoch, manifest, tuple(self.verify(manifest)) if verify else ())
+
+    def verify(self, manifest: Manifest) -> list[Problem]:
+        """Read every object and compare it with the manifest; nothing found, nothing wrong."""
+        found = [(entry, self._fault(entry)) for entry in manifest.objects]
+        return [Problem(epoch=manifest.epoch, path=entry.path, detail=fault) for entry, fault in found if fault is not None]
+
+    def orphans(self) -> list[str]:
+        """Data folders that no manifest names: of crashed attempts, or of one under way. Not known while a manifest cannot be read."""
+        folders = self._objects.names("data")
+        named = {entry.path.split("/")[1] for epoch in self.epochs() for entry in self.load(epoch).objects}
+        return [f"data/{folder}" for folder in folders if folder not in named]
+
+    def read_pool(self, manifest: Manifest) -> Iterator[LayerImage]:
+        """The pool, one layer at a time, as writable copies.
+
+        The digest is known after the last layer: SnapshotCorrupt then means that what was read so far must not be used.
+        """
+        entry = manifest.object("pool.arrow")
+        try:
+            with self._objects.reader(entry.path) as source:
+                yield from read_layers(source, manifest.pool)
+                self._require(entry, source.drain())
+        except FileNotFoundError:
+            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+
+    def read_ledger(self, manifest: Manifest) -> Ledger:
+        """Raises SnapshotCorrupt."""
+        entry = manifest.object("ledger.arrow")
+        try:
+            data = self._objects.read(entry.path)
+        except FileNotFoundError:
+            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+        self._require(entry, Digest.of(data))
+        return Ledger.from_table(pa.ipc.open_file(pa.py_buffer(data)).read_all())
+
+    def read_state(self, manifest: Manifest) -> StreamState:
+        """SNAPSHOT-IS-TRUTH: where the stream goes on. The state that `write` was given, with its ledger."""
+        return StreamState(
+            origin=parse_positions(manifest.origin),
+            positions=parse_positions(manifest.positions),
+            watermark_ms=manifest.watermark_ms,
+            counts=manifest.counts,
+            update_number=manifest.update_number,
+            ledger=self.read_ledger(manifest),
+        )
+
+    def _fault(self, entry: ObjectEntry) -> str | None:
+        try:
+            with self._objects.reader(entry.path) as source:
+                return _difference(entry, source.drain())
+        except FileNotFoundError:
+            return "missing"
+
+    def _require(self, entry: ObjectEntry, found: Digest) -> None:
+        difference = _difference(entry, found)
+        if difference is not None:
+            raise SnapshotCorrupt(f"{self._objects.url(entry.path)}: {difference}")
+
+    def _numbers(self, folder: str) -> list[int]:
+        names = map(_NUMBERED.fullmatch, self._objects.names(folder))
+        return sorted(int(name[1]) for name in names if name is not None)
+
+
+def manifest_name(epoch: int) -> str:
+    return f"epochs/{epoch:08d}.json"
+
+
+def _difference(entry: ObjectEntry, found: Digest) -> str | None:
+    if found.size_bytes != entry.size_bytes:
+        return f"{found.size_bytes} bytes, the manifest says {entry.size_bytes}"
+    if found.sha256 != entry.sha256:
+        return f"its SHA-256 is {found.sha256}, the manifest says {entry.sha256}"
+    return None

@@ -1,0 +1,197 @@
+"""Snapshots: a stream's whole state, written so that it exists entirely or not at all.
+
+    <root>/<stream>/generations/<g>.json                    ONE-WRITER: created if absent by each new writer
+                    epochs/<n>.json                         the manifest, MANIFEST-LAST: created if absent, once
+                    data/<n>-<g>-<attempt>/pool.arrow       the pool, see pool_image.py
+                                           ledger.arrow     what is remembered, see ledger.py
+
+Each attempt writes into a data folder of its own, and no data file is ever written twice. So whatever goes wrong (a crash, a request
+whose answer is lost, a writer that does not know yet that it was replaced), nobody can touch a byte that a manifest names; what no
+manifest names is garbage and harmless.
+
+What a stale writer can still do: pass its last check, be suspended, and create its manifest after a newer writer claimed the stream.
+It chose its epoch before that check, so the epoch lies at or below the newer writer's first one. If both want it, one creation fails:
+the stale writer stops, the newer one goes on to the next epoch. If the stale one gets it, that is a whole and true earlier state, and
+never the latest once the newer writer has published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.errors import StaleWriter
+from pipeline.hashing import Digest
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, ObjectEntry
+from pipeline.pool_image import PoolImage, write_pool
+from pipeline.positions import StreamState, format_positions
+from pipeline.snapshot_reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
+from pipeline.store import absolute_root
+
+__all__ = ["Inspected", "Latest", "Problem", "SnapshotConfig", "SnapshotContent", "SnapshotReader", "SnapshotStore"]
+
+
+class SnapshotConfig(BaseModel):
+    """Where a stream's snapshots lie, and how often one is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: str = Field(
+        default="file://./runs/snapshots",
+        validate_default=True,
+        description="where snapshots lie: s3://, gs://, or file:// (one node only; relative to the working directory, ~ is home)",
+    )
+    every_s: float | None = Field(default=300.0, gt=0, description="seconds between snapshots while anything changes; null: not by time")
+    every_updates: int | None = Field(default=None, gt=0, description="updates between snapshots; null: not by updates")
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: str) -> str:
+        # Actors have other working directories than whoever wrote the configuration.
+        return absolute_root(root)
+
+    def is_due(self, elapsed_s: float, updates: int) -> bool:
+        """Whether a snapshot is due, `elapsed_s` and `updates` after the last one.
+
+        >>> config = SnapshotConfig(every_s=300, every_updates=50)
+        >>> config.is_due(10, 49), config.is_due(10, 50), config.is_due(300, 0)
+        (False, True, True)
+        """
+        by_time = self.every_s is not None and elapsed_s >= self.every_s
+        return by_time or (self.every_updates is not None and updates >= self.every_updates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SnapshotContent:
+    """All of a snapshot, of one moment (ONE-STATE). The caller keeps the pool's version pinned until it is written."""
+
+    pool: PoolImage
+    state: StreamState
+    fingerprint: str
+    seed: int
+    config: Mapping[str, Any]
+    build: Mapping[str, Any]
+    device: str
+    threads: int
+
+
+class SnapshotStore(SnapshotReader):
+    """The snapshots of one stream, to read and to write. Every method may raise StoreUnavailable, which is retriable."""
+
+    def __init__(self, config: SnapshotConfig, stream: str) -> None:
+        super().__init__(config.root, stream)
+
+    def claim_generation(self) -> int:
+        """Become the stream's writer: all earlier ones stop when they next look. Raises ConfigurationError on a store that cannot tell."""
+        self._objects.require_create_if_absent()
+        generation = max(self._numbers("generations"), default=0)
+        while True:
+            generation += 1
+            try:
+                self._objects.create(f"generations/{generation:08d}.json", _claim(generation))
+                return generation
+            except FileExistsError:
+                continue
+
+    def require_writer(self, generation: int) -> None:
+        """ONE-WRITER: raises StaleWriter if a newer generation than `generation` has claimed the stream."""
+        newest = max(self._numbers("generations"), default=0)
+        if newest > generation:
+            raise StaleWriter(f"generation {newest} has claimed {self.url}, this writer holds {generation}: it stops without a snapshot")
+
+    def write(self, content: SnapshotContent, generation: int) -> Manifest:
+        """Write a snapshot; it exists when this returns. The pool is streamed one layer at a time.
+
+        1. Prove that the state's counts add up, and that this writer is the newest.
+        2. Choose the epoch: one past the last.
+        3. Write pool and ledger into a folder that no other attempt uses; they are durable before the next step.
+        4. Look again whether this writer is the newest: step 3 may have taken minutes.
+        5. Create the manifest (MANIFEST-LAST).
+
+        Raises StaleWriter before step 5, ValueError where the content contradicts itself. Until step 5 begins a failed attempt's objects
+        are removed; from then on the manifest may have landed although the answer was lost, so they stay.
+        """
+        content.state.check()  # 1
+        self.require_writer(generation)
+        epoch = max(self.epochs(), default=0) + 1  # 2
+        folder = f"data/{epoch:08d}-{generation}-{uuid4().hex[:8]}"
+        with ExitStack() as undo:
+            undo.callback(self._objects.discard, folder)
+            pool, pool_sha256 = self._write_pool(f"{folder}/pool.arrow", content)  # 3
+            ledger = self._write_ledger(f"{folder}/ledger.arrow", content.state.ledger)
+            self.require_writer(generation)  # 4
+            manifest = _manifest(self.stream, epoch, generation, content, pool_sha256, (pool, ledger))
+            undo.pop_all()
+        return self._publish(manifest)  # 5
+
+    def _write_pool(self, path: str, content: SnapshotContent) -> tuple[ObjectEntry, str]:
+        with self._objects.writer(path) as sink:
+            rows, pool_sha256 = write_pool(sink, content.pool, content.fingerprint)
+        return _entry(path, rows, sink.digest), pool_sha256
+
+    def _write_ledger(self, path: str, ledger: Ledger) -> ObjectEntry:
+        table = ledger.to_table()
+        with self._objects.writer(path) as sink, pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+            writer.write_table(table)
+        return _entry(path, table.num_rows, sink.digest)
+
+    def _publish(self, manifest: Manifest) -> Manifest:
+        while True:
+            try:
+                self._objects.create(manifest_name(manifest.epoch), manifest.to_json())
+                return manifest
+            except FileExistsError:
+                self.require_writer(manifest.generation)
+                manifest = manifest.model_copy(update={"epoch": manifest.epoch + 1})
+
+
+def _claim(generation: int) -> bytes:
+    claim = {
+        "generation": generation,
+        "claimed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "token": uuid4().hex,  # makes it unlike any other claim, see ObjectStore.create
+    }
+    return json.dumps(claim, indent=2).encode() + b"\n"
+
+
+def _entry(path: str, rows: int, digest: Digest) -> ObjectEntry:
+    return ObjectEntry(path=path, size_bytes=digest.size_bytes, rows=rows, sha256=digest.sha256)
+
+
+def _manifest(
+    stream: str, epoch: int, generation: int, content: SnapshotContent, pool_sha256: str, objects: tuple[ObjectEntry, ...]
+) -> Manifest:
+    state = content.state
+    return Manifest(
+        stream=stream,
+        epoch=epoch,
+        generation=generation,
+        created_at=datetime.now(UTC),
+        model_fingerprint=content.fingerprint,
+        pool=content.pool.shape,
+        pool_sha256=pool_sha256,
+        seed=content.seed,
+        update_number=state.update_number,
+        origin=format_positions(state.origin),
+        positions=format_positions(state.positions),
+        watermark_ms=state.watermark_ms,
+        counts=dict(state.counts),
+        config=dict(content.config),
+        build=dict(content.build),
+        device=content.device,
+        threads=content.threads,
+        objects=objects,
+    )

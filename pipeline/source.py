@@ -1,0 +1,452 @@
+"""Reads the topics of one stream from Kafka, from given positions on, and says of every offset what became of it.
+
+    consumer.poll -> records and gaps in order -> FairBuffer -> poll() -> Fetched
+
+A consumer of kafka-python is never polled again after it raised: it is closed, and a new one begins at the positions read so far. So what
+went wrong inside it cannot matter, and whatever the positions need (data loss, new partitions, unreadable bytes) is settled in one place,
+`_open`, before the first poll.
+
+A poll can still hang inside kafka-python. It runs in a process of its own; `facts` may be read from another thread there and says since
+when a poll has been under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss, PartitionStalled, StreamError
+from pipeline.fetched import FairBuffer, Fetched, Gap, GapReason, Item, Joined, Rewind, end_of
+from pipeline.kafka_client import (
+    Consumer,
+    KafkaConfig,
+    OffsetAndMetadata,
+    kafka_errors,
+    new_consumer,
+    of_kafka,
+    to_kafka,
+    translated,
+    translating,
+)
+from pipeline.kafka_log import UnreadableRecord, beginnings, ends, poll_batches, readable_from, record_of, take_highwater
+from pipeline.records import Partition, Positions
+from pipeline.topics import TopicFacts, describe_topics
+from pipeline.watchdog import Watchdog
+
+__all__ = ["KafkaConfig", "KafkaSource", "PartitionFacts", "SourceFacts"]
+
+log = logging.getLogger(__name__)
+
+_MAX_RECORDS = 500
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+# answers in a row that say the log ends before our position: one alone may come from a replica that has just become leader
+_ANSWERS_PAST_END = 6
+_ERRORS_IN_A_ROW = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionFacts:
+    """Where one partition stands. Times are of `time.monotonic()`; None: not yet."""
+
+    position: int
+    read_to: int
+    highwater: int | None = None
+    heard_s: float | None = None
+    moved_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What a watchdog on another thread needs to know. `polling_since_s`: when the poll under way began; None between polls."""
+
+    connected: bool
+    polling_since_s: float | None
+    rebuilds: int
+    partitions: Mapping[Partition, PartitionFacts]
+
+    def hung(self, now_s: float, after_s: float) -> bool:
+        """Whether the poll under way has taken longer than any poll should: then only ending the process helps."""
+        return self.polling_since_s is not None and now_s - self.polling_since_s > after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Doubt:
+    """Why a position may not be in its log any more; `diverged` is the offset up to which the log is still the one that was read."""
+
+    why: str
+    diverged: int = 0
+
+
+class KafkaSource:
+    """A stream's records from `positions` on; partitions without a position begin at `config.start`.
+
+    `topic_ids` are those that the positions belong to (`source.topic_ids` at that time): with them a topic that was made anew is noticed
+    even if it has grown past the position. Not for several threads, `facts` excepted. Nothing is connected before the first call.
+    """
+
+    def __init__(self, config: KafkaConfig, positions: Positions | None = None, topic_ids: Mapping[str, str] | None = None) -> None:
+        self._config = config
+        self._given: dict[Partition, int] = dict(positions or {})
+        self._read: dict[Partition, int] = dict(self._given)
+        self._topic_ids: dict[str, str] = dict(topic_ids or {})
+        self._highwaters: dict[Partition, int] = {}
+        self._buffer = FairBuffer(config.max_poll_bytes)
+        self._watchdog = Watchdog(silence_s=config.silence_s, stall_s=config.stall_s)
+        self._consumer: Consumer | None = None
+        self._committer: Consumer | None = None
+        self._doubts: dict[Partition, _Doubt] = {}
+        self._past_end: dict[Partition, int] = {}
+        self._settled: set[Partition] = set()
+        self._heard_s: dict[Partition, float] = {}
+        self._moved_s: dict[Partition, float] = {}
+        self._refresh_at_s = 0.0
+        self._errors_in_a_row = 0
+        self._rebuilds = 0
+        self._polling_since_s: float | None = None
+
+    @property
+    def positions(self) -> dict[Partition, int]:
+        """The next offset of each partition that `poll` has not given yet."""
+        return dict(self._given)
+
+    @property
+    def highwaters(self) -> dict[Partition, int]:
+        return dict(self._highwaters)
+
+    @property
+    def topic_ids(self) -> dict[str, str]:
+        return dict(self._topic_ids)
+
+    @property
+    def facts(self) -> SourceFacts:
+        partitions = {
+            partition: PartitionFacts(
+                position=self._given.get(partition, read_to),
+                read_to=read_to,
+                highwater=self._highwaters.get(partition),
+                heard_s=self._heard_s.get(partition),
+                moved_s=self._moved_s.get(partition),
+            )
+            for partition, read_to in list(self._read.items())
+        }
+        return SourceFacts(
+            connected=self._consumer is not None, polling_since_s=self._polling_since_s, rebuilds=self._rebuilds, partitions=partitions
+        )
+
+    def connect(self) -> None:
+        """Reach the broker and settle every position against its log. Waits with growing pauses.
+
+        Raises BrokerUnavailable after `start_timeout_s`, ConfigurationError, or DataLoss.
+        """
+        deadline_s, pause_s = time.monotonic() + self._config.start_timeout_s, _FIRST_PAUSE_S
+        while self._consumer is None:
+            try:
+                self._open()
+            except BrokerUnavailable as error:
+                if time.monotonic() + pause_s > deadline_s:
+                    raise
+                log.warning("waiting for Kafka: %s", error)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def check_positions(self) -> None:
+        """Connect and wait until each partition has answered at its position, so that data loss shows before anything is learned.
+
+        What was lost comes as items of the next polls. Raises as `connect` does.
+        """
+        self.connect()
+        deadline_s = time.monotonic() + self._config.start_timeout_s
+        while self._consumer is None or not self._settled.issuperset(self._read):
+            if time.monotonic() > deadline_s:
+                raise BrokerUnavailable(f"no answer for {sorted(map(str, self._read.keys() - self._settled))}")
+            self._read_ahead(_FIRST_PAUSE_S)
+
+    def poll(self, max_bytes: int, timeout_s: float) -> Fetched:
+        """The next items: at most `max_bytes` of records, but at least one record once there is one; waits up to `timeout_s` for it.
+
+        Takes up to a few `request_timeout_s` longer when it must connect anew. Whatever it raises, nothing is lost and the next call goes
+        on: BrokerUnavailable and PartitionStalled (retriable), DataLoss, ConfigurationError, StreamError.
+        """
+        heard_before_s = dict(self._heard_s)
+        with self._under_way():
+            if self._buffer.empty:
+                self._read_ahead(timeout_s)
+            elif self._consumer is not None:
+                self._read_ahead(0.0)
+        items = self._buffer.take(max_bytes)
+        self._given.update({item.partition: end_of(item) for item in items})
+        heard = frozenset(partition for partition, at_s in self._heard_s.items() if heard_before_s.get(partition) != at_s)
+        return Fetched(items=items, positions=self.positions, highwaters=self.highwaters, heard=heard)
+
+    def commit(self, positions: Positions, metadata: str = "") -> None:
+        """Tell the consumer group where the stream stands, for lag tools only. Does nothing without a `group_id`; raises StreamError."""
+        if self._config.group_id is None:
+            return
+        offsets = {to_kafka(partition): OffsetAndMetadata(position, metadata, -1) for partition, position in positions.items()}
+        # a consumer of its own: one with a group id would make reading wait for the group's coordinator
+        self._committer = self._committer or new_consumer(self._config, self._config.group_id)
+        try:
+            self._committer.commit(offsets, timeout_ms=int(self._config.request_timeout_s * 1000))
+        except kafka_errors.KafkaError as error:
+            self._committer.close(autocommit=False)
+            self._committer = None
+            raise translated(error, self._config) from error
+
+    def close(self) -> None:
+        """End the connections. What was read ahead is dropped: it comes again from `positions`."""
+        self._drop_consumer()
+        if self._committer is not None:
+            self._committer.close(autocommit=False)
+            self._committer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._polling_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._polling_since_s = None
+
+    # Reading
+
+    def _read_ahead(self, timeout_s: float) -> None:
+        if self._consumer is None:
+            self._open()
+        self._look_for_changes()
+        started_s, read_before = time.monotonic(), dict(self._read)
+        try:
+            while self._poll_once(timeout_s):
+                timeout_s = 0.0
+        except UnreadableRecord as error:
+            self._drop_consumer()
+            self._step_over(error)
+        except kafka_errors.KafkaError as error:
+            self._drop_consumer()
+            self._recover(error)
+        else:
+            self._errors_in_a_row = 0
+            self._watch(started_s, read_before)
+
+    def _poll_once(self, timeout_s: float) -> bool:
+        """Whether more may be had at once."""
+        reading = self._pause_full()
+        if self._consumer is None or not reading:
+            return False
+        batches = poll_batches(self._consumer, timeout_s, _MAX_RECORDS)
+        for batch_partition, consumed in batches.items():
+            partition = of_kafka(batch_partition)
+            for each in consumed:
+                self._pass_to(partition, each.offset, GapReason.ABSENT)
+                if each.offset == self._read[partition]:
+                    self._put(record_of(partition, each))
+        for partition in reading:
+            self._pass_to(partition, self._consumer.position(to_kafka(partition), timeout_ms=0), GapReason.ABSENT)
+            self._hear(partition)
+        if self._doubts:
+            self._drop_consumer()
+        return bool(batches)
+
+    def _pause_full(self) -> list[Partition]:
+        """BOUNDED: a partition whose share of the buffer is used up is not read; the others still are. Returns those."""
+        if self._consumer is None:
+            return []
+        full = [partition for partition in self._read if self._buffer.full(partition)]
+        reading = [partition for partition in self._read if not self._buffer.full(partition)]
+        self._consumer.pause(*map(to_kafka, full))
+        self._consumer.resume(*map(to_kafka, reading))
+        return reading
+
+    def _pass_to(self, partition: Partition, position: int, reason: GapReason) -> None:
+        """NOTHING-SILENT: offsets that were passed without a record are a gap."""
+        if position > self._read[partition]:
+            self._put(Gap(partition=partition, first=self._read[partition], end=position, reason=reason))
+
+    def _put(self, item: Item) -> None:
+        self._buffer.put(item)
+        self._read[item.partition] = end_of(item)
+
+    def _hear(self, partition: Partition) -> None:
+        highwater = take_highwater(self._consumer, partition)
+        if highwater is None:
+            return
+        self._highwaters[partition] = highwater
+        self._heard_s[partition] = time.monotonic()
+        if highwater >= self._read[partition]:
+            self._past_end.pop(partition, None)
+            self._settled.add(partition)
+            return
+        # a broker that does not refuse positions past the end: the embedded one
+        self._past_end[partition] = self._past_end.get(partition, 0) + 1
+        if self._past_end[partition] >= _ANSWERS_PAST_END:
+            self._doubts[partition] = _Doubt(why=f"the log ends at {highwater}")
+
+    def _watch(self, started_s: float, read_before: Positions) -> None:
+        now_s = time.monotonic()
+        for partition, read_to in self._read.items():
+            progressed = read_to != read_before.get(partition)
+            if progressed:
+                self._moved_s[partition] = now_s
+            if not self._buffer.full(partition):
+                self._watchdog.observe(
+                    partition,
+                    polled_s=now_s - started_s,
+                    progressed=progressed,
+                    heard=self._heard_s.get(partition, -1.0) >= started_s,
+                    behind=self._highwaters.get(partition, read_to) > read_to,
+                )
+        stuck = [partition for partition in self._watchdog.stuck() if not self._awaits_transaction(partition)]
+        if in_vain := [*self._watchdog.silent(), *stuck]:
+            self._rebuild(in_vain)
+
+    def _rebuild(self, in_vain: list[Partition]) -> None:
+        names = ", ".join(f"{partition} at {self._read[partition]} of {self._highwaters.get(partition)}" for partition in in_vain)
+        log.warning("no progress, so the consumer is rebuilt: %s", names)
+        self._rebuilds += 1
+        self._drop_consumer()
+        if self._watchdog.rebuilt(in_vain) >= self._config.stall_rebuilds:
+            raise PartitionStalled(f"{names}: no progress after {self._config.stall_rebuilds} rebuilds; look at the broker")
+
+    def _awaits_transaction(self, partition: Partition) -> bool:
+        """An open transaction holds back what comes after it: the end for committed readers is then our position."""
+        if self._config.isolation_level != "read_committed" or self._consumer is None:
+            return False
+        try:
+            end = self._consumer.end_offsets([to_kafka(partition)])[to_kafka(partition)]
+        except kafka_errors.KafkaError:
+            return False
+        if end == self._read[partition]:
+            self._watchdog.excuse(partition)
+        return bool(end == self._read[partition])
+
+    # Faults
+
+    def _recover(self, error: Exception) -> None:
+        """After an error from kafka-python: what can be settled is settled by the next `_open`; the rest is raised if it repeats."""
+        if isinstance(error, kafka_errors.OffsetOutOfRangeError):
+            self._doubts.update({of_kafka(each): _Doubt(why=f"{offset} is out of range") for each, offset in error.args[0].items()})
+            return
+        if isinstance(error, kafka_errors.LogTruncationError):
+            for each, divergent in error.divergent_offsets.items():
+                diverged = divergent.offset if divergent is not None else 0
+                self._doubts[of_kafka(each)] = _Doubt(why=f"the log was truncated to {diverged}", diverged=diverged)
+            return
+        ours = translated(error, self._config)
+        self._count_error(ours, at_once=isinstance(ours, ConfigurationError))
+
+    def _step_over(self, error: UnreadableRecord) -> None:
+        """Which partition it was is not said, so each that has more is tried alone."""
+        found = False
+        for partition, position in list(self._read.items()):
+            if self._highwaters.get(partition, position + 1) > position:
+                end = readable_from(self._config, partition, position)
+                self._pass_to(partition, end, GapReason.UNREADABLE)
+                found = found or end > position
+        if found:
+            log.error("stepped over what cannot be read: %s", error)
+        else:
+            self._count_error(error)
+
+    def _count_error(self, error: StreamError | Exception, at_once: bool = False) -> None:
+        self._errors_in_a_row += 1
+        if at_once or self._errors_in_a_row >= _ERRORS_IN_A_ROW:
+            raise error
+        log.warning("the consumer is rebuilt after: %s", error)
+
+    def _drop_consumer(self) -> None:
+        self._settled.clear()
+        self._past_end.clear()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(autocommit=False)
+
+    # Opening
+
+    def _open(self) -> None:
+        """A consumer at the positions read so far, after these were settled against the log."""
+        topics = describe_topics(self._config, self._config.topics)
+        if missing := [topic for topic in self._config.topics if topic not in topics]:
+            raise BrokerUnavailable(f"there is no topic {', '.join(missing)} yet; make it, or correct kafka.topics")
+        consumer = new_consumer(self._config)
+        try:
+            with translating(self._config):
+                self._settle(topics, beginnings(consumer, _partitions(topics)))
+                consumer.assign([to_kafka(partition) for partition in self._read])
+                for partition, position in self._read.items():
+                    consumer.seek(to_kafka(partition), position)
+        except BaseException:
+            consumer.close(autocommit=False)
+            raise
+        self._consumer = consumer
+        self._buffer.share_bytes = self._config.max_poll_bytes // len(self._read)
+        self._refresh_at_s = time.monotonic() + self._config.refresh_s
+
+    def _settle(self, topics: Mapping[str, TopicFacts], begins: Mapping[Partition, int]) -> None:
+        if gone := sorted(str(partition) for partition in self._read.keys() - begins.keys()):
+            raise DataLoss(f"{', '.join(gone)}: no such partition in kafka.topics; restore from another snapshot or correct kafka.topics")
+        self._begin(begins)
+        for topic, facts in topics.items():
+            if facts.topic_id is not None and self._topic_ids.get(topic, facts.topic_id) != facts.topic_id:
+                anew = _Doubt(why="the topic was made anew")
+                self._doubts.update({partition: anew for partition in self._read if partition.topic == topic})
+        aged_out = {partition for partition, begin in begins.items() if self._read[partition] < begin}
+        for partition in sorted(self._doubts.keys() | aged_out):
+            self._restart(partition, begins[partition], self._doubts.get(partition, _Doubt(why=f"the log begins at {begins[partition]}")))
+        self._doubts.clear()
+        self._topic_ids.update({topic: facts.topic_id for topic, facts in topics.items() if facts.topic_id is not None})
+
+    def _begin(self, begins: Mapping[Partition, int]) -> None:
+        """A position for each partition that has none. One that appears later is read from its beginning, whatever `start` says."""
+        if not self._read:
+            starts = begins if self._config.start == "earliest" else ends(self._config, begins)
+            self._read.update(starts)
+            self._given.update(starts)
+        for partition in sorted(begins.keys() - self._read.keys()):
+            self._put(Joined(partition=partition, position=begins[partition]))
+
+    def _restart(self, partition: Partition, begin: int, doubt: _Doubt) -> None:
+        """Go on where `on_data_loss` says, and say what was lost."""
+        position = self._read[partition]
+        if self._config.on_data_loss == "fail":
+            raise DataLoss(
+                f"{partition}: the log does not go on from position {position}: {doubt.why}. To go on and count the loss, "
+                "set kafka.on_data_loss to earliest or latest"
+            )
+        if self._config.on_data_loss == "earliest":
+            restart = max(begin, doubt.diverged)
+        else:
+            restart = ends(self._config, {partition: begin})[partition]
+        log.warning("%s: reading goes on at %d instead of %d: %s", partition, restart, position, doubt.why)
+        self._highwaters.pop(partition, None)
+        self._pass_to(partition, restart, GapReason.LOST)
+        if restart < position:
+            self._put(Rewind(partition=partition, passed=position, position=restart, reason=doubt.why))
+
+    def _look_for_changes(self) -> None:
+        if time.monotonic() < self._refresh_at_s:
+            return
+        self._refresh_at_s = time.monotonic() + self._config.refresh_s
+        try:
+            topics = describe_topics(self._config, self._config.topics)
+        except StreamError as error:
+            log.warning("could not look for new partitions: %s", error)
+            return
+        ids = {topic: facts.topic_id for topic, facts in topics.items() if facts.topic_id is not None}
+        if not self._read.keys() >= _partitions(topics) or any(self._topic_ids.get(topic, each) != each for topic, each in ids.items()):
+            log.warning("the topics have changed: the consumer is rebuilt")
+            self._drop_consumer()
+            self._open()
+
+
+def _partitions(topics: Mapping[str, TopicFacts]) -> set[Partition]:
+    return {Partition(topic, number) for topic, facts in topics.items() for number in facts.partitions}

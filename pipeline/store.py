@@ -1,0 +1,272 @@
+"""Objects under one root: the few things that a snapshot needs of a store, on any file system that fsspec knows.
+
+    create    whole object at once, once: the loser of a race gets FileExistsError      (manifests, generations)
+    writer    a large object as a stream, hashed on the way; durable when it returns    (pool, ledger)
+    reader    the same stream back, hashed on the way                                   (restore, verify)
+
+What the two kinds of store do differently: object stores refuse a second `create` on the server (`If-None-Match: *` on S3) and make an
+object visible only when it is whole. A local file system does neither, so there `create` is a temporary file, fsync, link, fsync of the
+folder, and a stream is fsynced, with its folder, before it counts as written.
+
+Every failure of the store is StoreUnavailable and says what to do; FileNotFoundError and FileExistsError are answers, where they say so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from pipeline.errors import ConfigurationError, StoreUnavailable
+from pipeline.hashing import HashingReader, HashingWriter
+
+BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
+"""Where the first part of a path is a bucket, which memstream does not create."""
+
+
+class ObjectStore:
+    """Objects under `root`, named by relative paths such as `epochs/00000012.json`.
+
+    >>> store = ObjectStore("memory://example/world-news")
+    >>> store.create("epochs/00000001.json", b"{}")
+    >>> store.names("epochs"), store.read("epochs/00000001.json")
+    (['00000001.json'], b'{}')
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._fs, self._path = _file_system(self.root)
+
+    def url(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def create(self, name: str, data: bytes) -> None:
+        """Create an object if there is none of that name; raises FileExistsError if there is.
+
+        `data` must be unique to its writer: where the same bytes are there already, they are this writer's own, put there by a request
+        whose answer was lost and which the store's client then repeated, so that is success.
+        """
+        try:
+            with self._reaching("create", name, FileExistsError):
+                self._create(self._at(name), data)
+        except FileExistsError:
+            if self.read(name) != data:
+                raise
+
+    def read(self, name: str) -> bytes:
+        """The whole of a small object; raises FileNotFoundError."""
+        with self._reaching("read", name, FileNotFoundError):
+            return bytes(self._fs.cat_file(self._at(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly in `folder`, sorted; nothing if it is not there. Never answered from a cache."""
+        with self._reaching("list", folder):
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.ls(self._at(folder), detail=False)
+            except FileNotFoundError:
+                self._require_bucket()
+                return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[HashingWriter]:
+        """A new object as a stream. It is durable when the block ends; if the block raises, what was written means nothing: remove it."""
+        reaching = partial(self._reaching, "write", name)
+        with reaching():
+            file = self._open_new(self._at(name))
+        try:
+            yield HashingWriter(file, reaching)
+        except BaseException:
+            with suppress(StoreUnavailable), reaching():
+                file.close()
+            raise
+        with reaching():
+            self._seal(file, self._at(name))
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[HashingReader]:
+        """An object as a stream; raises FileNotFoundError."""
+        with self._reaching("read", name, FileNotFoundError):
+            file = self._fs.open(self._at(name), "rb")
+        try:
+            yield HashingReader(file, partial(self._reaching, "read", name))
+        finally:
+            file.close()
+
+    def discard(self, name: str) -> None:
+        """Remove an object, or a folder with all that is in it, as far as the store lets us: what stays is garbage, not an error."""
+        with suppress(StoreUnavailable), self._reaching("remove", name), suppress(FileNotFoundError):
+            self._fs.rm(self._at(name), recursive=True)
+
+    def require_create_if_absent(self) -> None:
+        """Raises ConfigurationError if this store lets a second `create` overwrite the first: ONE-WRITER cannot hold there."""
+        probe = f"generations/.probe-{uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            self.create(probe, b"second")
+        except FileExistsError:
+            return
+        finally:
+            self.discard(probe)
+        raise ConfigurationError(
+            f"snapshots.root: {self.root} overwrites objects that it was asked to create only if absent, so two writers could not be told"
+            " apart; use a store with conditional writes (S3: If-None-Match)"
+        )
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+    def _create(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(path, data, mode="create")
+
+    def _open_new(self, path: str) -> BinaryIO:
+        file: BinaryIO = self._fs.open(path, "wb")
+        return file
+
+    def _seal(self, file: BinaryIO, path: str) -> None:
+        file.close()
+
+    def _require_bucket(self) -> None:
+        """An empty folder and a missing bucket look the same in a listing; only the first means that there are no snapshots yet."""
+        bucket = self._path.partition("/")[0]
+        if not BUCKET_PROTOCOLS.isdisjoint(_protocols(self._fs)) and not self._fs.exists(bucket):
+            raise FileNotFoundError(errno.ENOENT, "no such bucket", bucket)
+
+    @contextmanager
+    def _reaching(self, verb: str, name: str, *answers: type[OSError]) -> Iterator[None]:
+        try:
+            yield
+        except answers:
+            raise
+        except _store_errors() as error:
+            reason = str(error) or type(error).__name__
+            raise StoreUnavailable(f"cannot {verb} {self.url(name)}: {reason} ({_what_to_do(error)})") from error
+
+
+class LocalStore(ObjectStore):
+    """Files under a folder, made durable by hand. The folder is created."""
+
+    def _create(self, path: str, data: bytes) -> None:
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+        try:
+            file = self._open_new(str(temporary))
+            with file:
+                file.write(data)
+                _sync(file)
+            os.link(temporary, target)  # unlike rename it fails where the name is taken, and unlike O_EXCL the file is whole
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+    def _open_new(self, path: str) -> BinaryIO:
+        _make_folder(Path(path).parent)
+        return open(path, "xb")
+
+    def _seal(self, file: BinaryIO, path: str) -> None:
+        with file:
+            _sync(file)
+        _sync_folder(Path(path).parent)
+
+
+def open_store(root: str) -> ObjectStore:
+    """The store at `root`: a folder, `file://`, `s3://`, `gs://` or another URL that fsspec knows. Raises ConfigurationError."""
+    root = absolute_root(root)
+    return LocalStore(root) if is_local(root) else ObjectStore(root)
+
+
+def is_local(root: str) -> bool:
+    """Whether only this machine sees what is written there.
+
+    >>> is_local("file:///var/lib/memstream"), is_local("~/snapshots"), is_local("s3://bucket/memstream")
+    (True, True, False)
+    """
+    return absolute_root(root).startswith("file://")
+
+
+def absolute_root(root: str) -> str:
+    """A root that means the same from any working directory: folders, with or without `file://`, may be relative or begin with `~`.
+
+    Raises ValueError for a `file://` that names no folder.
+
+    >>> absolute_root("s3://bucket/memstream/"), absolute_root("file:///var/lib/../memstream")
+    ('s3://bucket/memstream', 'file:///var/memstream')
+    """
+    scheme, separator, path = root.partition("://")
+    if separator and scheme not in ("file", "local"):
+        return root.rstrip("/")
+    folder = path if separator else root.removeprefix("file:")
+    if not folder:
+        raise ValueError(f"{root!r} names no folder")
+    return f"file://{os.path.abspath(os.path.expanduser(folder))}"
+
+
+def _file_system(root: str) -> tuple[AbstractFileSystem, str]:
+    try:
+        fs, path = url_to_fs(root, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"snapshots.root: {root}: {error} (for s3:// install memstream[s3], for gs:// memstream[gcs])") from error
+    return fs, str(path).rstrip("/")
+
+
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _make_folder(folder: Path) -> None:
+    """`mkdir -p`, each new entry made durable in its parent: a file is only as durable as the way to it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_CLIENT_ERRORS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp.client_exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
+
+
+def _store_errors() -> tuple[type[BaseException], ...]:
+    """OSError, and what clients raise besides (missing credentials, for one). Only modules already loaded are asked: none is needed."""
+    return (OSError, *(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules))
+
+
+def _what_to_do(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, PermissionError):
+        return "check the credentials, and let them read, list, create and remove there"
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there; snapshots are tried again"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "a file lies where a folder should be: move it, or choose another snapshots.root"
+    if isinstance(error, FileNotFoundError):
+        return "create the bucket, or mount the folder, that snapshots.root names"
+    return "check snapshots.root, its credentials and the network; snapshots are tried again"

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs.broker import EmbeddedBroker
+from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
+from pipeline.errors import DeadLetterUnacknowledged
+from pipeline.kafka_client import KafkaConfig
+from pipeline.positions import caught_up
+from pipeline.records import DeadLetter, Disposition, Partition, Reason, Record
+from pipeline.source import KafkaSource
+
+
+def letter(offset: int, key: bytes | None = b"key", value: bytes | None = b"{") -> DeadLetter:
+    record = Record(partition=Partition("news", 1), offset=offset, timestamp_ms=99, key=key, value=value, headers=(("trace", b"1"),))
+    return DeadLetter(record=record, reason=Reason.BAD_JSON, disposition=Disposition.MALFORMED, detail="no end")
+
+
+def read_all(kafka: KafkaConfig, topic: str) -> list[Record]:
+    records: list[Record] = []
+    with KafkaSource(kafka.model_copy(update={"topics": (topic,)})) as source:
+        for _ in range(100):
+            fetched = source.poll(1 << 20, 0.2)
+            records.extend(fetched.records)
+            if caught_up(fetched.positions, fetched.highwaters):
+                return records
+    raise AssertionError("the end was not reached")
+
+
+def test_key_and_value_are_untouched_and_the_headers_say_why(kafka: KafkaConfig) -> None:
+    with DeadLetterSink(kafka, DeadLetterConfig()) as sink:
+        sink.send(letter(1, value=b"\xff\x00{"))
+        sink.send(letter(2, value=None))
+        sink.send(letter(3, key=None, value=None))
+        sink.flush(10)
+        assert sink.pending == 0
+    first, tombstone, nothing = read_all(kafka, f"{kafka.topics[0]}.dead-letters")
+    assert (first.key, first.value) == (b"key", b"\xff\x00{")
+    headers = dict(first.headers)
+    assert (headers["memstream.topic"], headers["memstream.partition"], headers["memstream.offset"]) == (b"news", b"1", b"1")
+    assert (headers["memstream.reason"], headers["trace"]) == (b"bad_json", b"1")
+    assert (tombstone.key, tombstone.value) == (b"key", None)
+    assert (nothing.key, nothing.value, dict(nothing.headers)["memstream.null_value"]) == (None, b"", b"true")
+
+
+def test_nothing_silent_a_flush_without_a_broker_fails_and_keeps_the_letters(kafka: KafkaConfig) -> None:
+    with EmbeddedBroker() as broker:
+        port = broker.port
+        config = kafka.model_copy(update={"bootstrap_servers": (broker.bootstrap_servers,), "request_timeout_s": 1.0})
+        with DeadLetterSink(config, DeadLetterConfig()) as sink:
+            sink.send(letter(1))
+            sink.flush(10)
+            broker.stop()
+            sink.send(letter(2))
+            with pytest.raises(DeadLetterUnacknowledged, match="1 dead letters"):
+                sink.flush(1)
+            sink.send(letter(3))
+            with EmbeddedBroker(port):
+                sink.flush(20)
+                assert sink.pending == 0
+                sent = read_all(config, sink.topic)
+    assert {dict(record.headers)["memstream.offset"] for record in sent} == {b"2", b"3"}
+
+
+def test_bounded_letters_that_nobody_acknowledges_stop_the_sender(kafka: KafkaConfig) -> None:
+    nowhere = kafka.model_copy(update={"bootstrap_servers": ("127.0.0.1:1",), "request_timeout_s": 1.0})
+    with DeadLetterSink(nowhere, DeadLetterConfig(max_pending_bytes=1000, flush_timeout_s=0.1)) as sink:
+        with pytest.raises(DeadLetterUnacknowledged):
+            sink.send(letter(1, value=b"x" * 1001))
+        assert sink.pending == 1

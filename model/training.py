@@ -229,7 +229,7 @@ class Trainer:
         for document in new[1:]:
             # Close to the end more often than not: that is where most of a full pool's tokens are.
             older.insert(max(0, len(older) - int(self.rng.expovariate(1 / 12))), document)
-        return [*older, new[0]]
+        return without_contradicted([*older, new[0]])
 
     def _pool_documents(self, step: int) -> int:
         full = min(self.config.bank, 4 * self.model.config.num_blocks)
@@ -316,6 +316,18 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def without_contradicted(documents: Sequence[Remembered]) -> list[Remembered]:
+    """The documents, oldest first, less those of which a younger one answers the same question: nobody could say which is meant."""
+    asked: set[tuple[int, ...]] = set()
+    kept = []
+    for document in reversed(documents):
+        prompts = {prompt for prompt, _ in document.lesson.questions}
+        if asked.isdisjoint(prompts):
+            kept.append(document)
+        asked |= prompts
+    return kept[::-1]
 
 
 def base_layers(model: MemoryLLM) -> nn.ModuleList:

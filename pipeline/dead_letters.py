@@ -57,13 +57,14 @@ def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tupl
 class _Pending:
     """A letter on its way; `future` is None until the producer has it."""
 
-    __slots__ = ("future", "headers", "key", "size_bytes", "value")
+    __slots__ = ("future", "headers", "key", "omitted", "size_bytes", "value")
 
     def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
         self.key, self.value = letter.record.key, letter.record.value
         self.headers = letter_headers(letter, max_detail_chars)
         self.size_bytes = letter.record.size_bytes
         self.future: Any | None = None
+        self.omitted = False
         if self.key is None and self.value is None:
             # kafka-python refuses a record with neither
             self.value = b""
@@ -71,7 +72,7 @@ class _Pending:
 
     def without_value(self) -> None:
         """For a topic that takes no record of this size: the origin says where the value is, the digest that it is the same."""
-        value, self.value, self.future = self.value or b"", b"", None
+        value, self.value, self.omitted = self.value or b"", b"", True
         self.headers.insert(0, (_PREFIX + "omitted_value_sha256", hashlib.sha256(value).hexdigest().encode()))
         self.headers.insert(0, (_PREFIX + "omitted_value_bytes", str(len(value)).encode()))
 
@@ -152,18 +153,17 @@ class DeadLetterSink:
     def _dispatch(self, pending: _Pending) -> None:
         if self._producer is None:
             ensure_topic(self._kafka, self.topic, self._config.partitions)
-            self._producer = new_producer(self._kafka)
+            # not idempotent: that kind never recovers from a record that was too large, and a letter may come twice anyway
+            self._producer = new_producer(self._kafka, idempotent=False)
         pending.future = self._producer.send(self.topic, key=pending.key, value=pending.value, headers=pending.headers)
 
     def _acknowledged(self, pending: _Pending, deadline_s: float) -> None:
         assert pending.future is not None
         try:
             pending.future.get(timeout=max(deadline_s - time.monotonic(), 0.0))
-        except kafka_errors.MessageSizeTooLargeError:
-            pending.without_value()
-            self._dispatch(pending)
-            self._acknowledged(pending, deadline_s)
         except kafka_errors.KafkaError as error:
+            if isinstance(error, kafka_errors.MessageSizeTooLargeError) and not pending.omitted:
+                pending.without_value()
             if pending.future.is_done:
                 self._start_over()
             raise translated(error, self._kafka) from error

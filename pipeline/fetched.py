@@ -147,4 +147,3 @@ class FairBuffer:
 
 def _size_bytes(item: Item) -> int:
     return item.size_bytes + _OVERHEAD_BYTES if isinstance(item, Record) else 0
-

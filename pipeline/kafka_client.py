@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from kafka.net.compat import KafkaNetClient
+from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
@@ -44,6 +44,7 @@ __all__ = [
 Consumer: TypeAlias = Any
 Producer: TypeAlias = Any
 
+_MAX_REQUEST_BYTES = 64 << 20
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NOT_ALLOWED = (
     kafka_errors.AuthorizationError,
@@ -155,14 +156,18 @@ def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:
     )
 
 
-def new_producer(config: KafkaConfig, max_request_bytes: int = 64 << 20, max_block_s: float = 5.0) -> Producer:
-    """A producer that waits for all in-sync replicas. What is too large is the broker's to say, not the client's."""
+def new_producer(config: KafkaConfig, *, idempotent: bool = True) -> Producer:
+    """A producer that waits for all in-sync replicas. What is too large is the broker's to say, not the client's.
+
+    An idempotent one writes nothing twice, but after one refused record it fails every later one with the same error: make it anew then.
+    """
     return _made(
         KafkaProducer,
         config,
         acks="all",
-        max_request_size=max_request_bytes,
-        max_block_ms=int(max_block_s * 1000),
+        enable_idempotence=idempotent,
+        max_request_size=_MAX_REQUEST_BYTES,
+        max_block_ms=int(config.request_timeout_s * 500),
         delivery_timeout_ms=int(config.request_timeout_s * 3000),
         metrics_enabled=False,
     )
@@ -223,7 +228,9 @@ def translated(error: Exception, config: KafkaConfig) -> MemstreamError:
     if isinstance(error, _NOT_POSSIBLE):
         return ConfigurationError(f"{brokers}: {error}")
     if getattr(error, "retriable", False):
-        return BrokerUnavailable(f"no answer from {brokers} ({error}); check kafka.bootstrap_servers and that the broker runs")
+        # kafka-python tries a refused password again like any other failure, and mostly sees but the closed connection
+        refused = ", and kafka.sasl_*: a broker that does not know the password hangs up" if config.sasl_mechanism else ""
+        return BrokerUnavailable(f"no answer from {brokers} ({error}); check kafka.bootstrap_servers, that the broker runs{refused}")
     return StreamError(f"{brokers}: {error}")
 
 

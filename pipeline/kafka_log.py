@@ -1,8 +1,8 @@
 """Questions to a consumer about the log, each with the answer that can be trusted.
 
-Three things kafka-python 3.0.12 or a broker gets wrong are dealt with here: after a record that cannot be read, `poll` never returns
+Four things that kafka-python 3.0.12 or a broker gets wrong are dealt with here: after a record that cannot be read, `poll` never returns
 (its state must be left by a seek to another offset, or with the consumer); `end_offsets` of the embedded broker is wrong while the high
-watermark of a fetch is right; a high watermark is kept without saying when it came.
+watermark of a fetch is right; a high watermark is kept without saying when it came; a partition that was paused may never be read again.
 """
 
 from __future__ import annotations
@@ -57,6 +57,17 @@ def take_highwater(consumer: Consumer, partition: Partition) -> int | None:
     if highwater is not None:
         consumer._subscription.assignment[to_kafka(partition)].highwater = None
     return highwater
+
+
+def read_only(consumer: Consumer, reading: Iterable[Partition], paused: Iterable[Partition]) -> None:
+    """Pause some partitions and read the others. What a paused one has fetched already is kept until it is resumed.
+
+    kafka-python 3.0.12 looks for what it has kept only while no answer is in the works, and an answer that is used up stays there: without
+    the line below a resumed partition is never read again, nor fetched, while the others go on.
+    """
+    consumer.pause(*map(to_kafka, paused))
+    consumer.resume(*map(to_kafka, reading))
+    consumer._fetcher._next_partition_records = consumer._fetcher._next_partition_records or None
 
 
 def beginnings(consumer: Consumer, partitions: Iterable[Partition]) -> dict[Partition, int]:

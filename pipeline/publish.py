@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import BrokerUnavailable
-from pipeline.kafka_client import KafkaConfig, close_producer, new_producer, translating
+from pipeline.kafka_client import KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated, translating
 from pipeline.records import Partition
 from pipeline.topics import delete_topic, ensure_topic
 
@@ -46,7 +46,7 @@ class Publisher:
         self.topic = topic
         self._kafka, self._key_field = kafka, key_field
         ensure_topic(kafka, topic, partitions)
-        self._producer = new_producer(kafka)
+        self._producer: Producer | None = new_producer(kafka)
 
     def publish(self, documents: Iterable[Mapping[str, object]], timeout_s: float = 30.0) -> list[Published]:
         """Send the documents; returns where each landed, in order, once all are acknowledged (each within `timeout_s`).
@@ -65,7 +65,9 @@ class Publisher:
         return self._landed(self._send(document), timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        close_producer(self._producer, timeout_s)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            close_producer(producer, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -79,11 +81,15 @@ class Publisher:
         # ASCII: a lone surrogate in a text stays an escape instead of an encoding error
         value = json.dumps(document, allow_nan=False).encode("ascii")
         with translating(self._kafka):
+            self._producer = self._producer or new_producer(self._kafka)
             return self._producer.send(self.topic, key=key, value=value)
 
     def _landed(self, future: Any, timeout_s: float) -> Published:
-        with translating(self._kafka):
+        try:
             metadata = future.get(timeout=timeout_s)
+        except kafka_errors.KafkaError as error:
+            self.close()  # it would refuse whatever comes next for the same reason
+            raise translated(error, self._kafka) from error
         if metadata.offset < 0:
             raise BrokerUnavailable(f"{self.topic!r} did not say where the document landed")
         return Published(partition=Partition(metadata.topic, metadata.partition), offset=metadata.offset)

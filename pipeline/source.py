@@ -33,8 +33,9 @@ from pipeline.kafka_client import (
     translated,
     translating,
 )
-from pipeline.kafka_log import UnreadableRecord, beginnings, ends, poll_batches, readable_from, record_of, take_highwater
+from pipeline.kafka_log import UnreadableRecord, beginnings, ends, poll_batches, read_only, readable_from, record_of, take_highwater
 from pipeline.records import Partition, Positions
+from pipeline.source_facts import PartitionFacts, SourceFacts
 from pipeline.topics import TopicFacts, describe_topics
 from pipeline.watchdog import Watchdog
 
@@ -47,31 +48,6 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 # answers in a row that say the log ends before our position: one alone may come from a replica that has just become leader
 _ANSWERS_PAST_END = 6
 _ERRORS_IN_A_ROW = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionFacts:
-    """Where one partition stands. Times are of `time.monotonic()`; None: not yet."""
-
-    position: int
-    read_to: int
-    highwater: int | None = None
-    heard_s: float | None = None
-    moved_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFacts:
-    """What a watchdog on another thread needs to know. `polling_since_s`: when the poll under way began; None between polls."""
-
-    connected: bool
-    polling_since_s: float | None
-    rebuilds: int
-    partitions: Mapping[Partition, PartitionFacts]
-
-    def hung(self, now_s: float, after_s: float) -> bool:
-        """Whether the poll under way has taken longer than any poll should: then only ending the process helps."""
-        return self.polling_since_s is not None and now_s - self.polling_since_s > after_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,8 +239,7 @@ class KafkaSource:
             return []
         full = [partition for partition in self._read if self._buffer.full(partition)]
         reading = [partition for partition in self._read if not self._buffer.full(partition)]
-        self._consumer.pause(*map(to_kafka, full))
-        self._consumer.resume(*map(to_kafka, reading))
+        read_only(self._consumer, reading, paused=full)
         return reading
 
     def _pass_to(self, partition: Partition, position: int, reason: GapReason) -> None:
@@ -407,12 +382,9 @@ class KafkaSource:
 
     def _begin(self, begins: Mapping[Partition, int]) -> None:
         """A position for each partition that has none. One that appears later is read from its beginning, whatever `start` says."""
-        if not self._read:
-            starts = begins if self._config.start == "earliest" else ends(self._config, begins)
-            self._read.update(starts)
-            self._given.update(starts)
+        starts = begins if self._read or self._config.start == "earliest" else ends(self._config, begins)
         for partition in sorted(begins.keys() - self._read.keys()):
-            self._put(Joined(partition=partition, position=begins[partition]))
+            self._put(Joined(partition=partition, position=starts[partition]))
 
     def _restart(self, partition: Partition, begin: int, doubt: _Doubt) -> None:
         """Go on where `on_data_loss` says, and say what was lost."""

@@ -63,6 +63,15 @@ class ApacheKafka:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def create_topic(self, config: KafkaConfig, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:
         with admin_client(config) as admin:
             options = {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings or {})}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
-from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss
+from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss, DeadLetterUnacknowledged, StreamError
 from pipeline.fetched import Fetched, Gap, GapReason, Item, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, TopicPartition, admin_client, close_producer, new_producer
 from pipeline.positions import caught_up
-from pipeline.publish import delete_topic
+from pipeline.publish import Publisher, delete_topic
 from pipeline.records import DeadLetter, Disposition, Partition, Reason, Record
 from pipeline.source import KafkaSource
 
@@ -37,7 +37,7 @@ def producer(config: KafkaConfig, **options: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def transactional(config: KafkaConfig) -> Iterator[Any]:
-    from kafka import KafkaProducer  # type: ignore[import-untyped]
+    from kafka import KafkaProducer
 
     made = KafkaProducer(bootstrap_servers=list(config.bootstrap_servers), transactional_id="feed")
     try:
@@ -176,6 +176,26 @@ def test_the_broker_is_killed_in_the_middle_of_a_backlog(apache: ApacheKafka) ->
     assert_nothing_silent(items, 0, 300)
 
 
+def test_a_broker_that_hangs_with_its_connections_open(apache: ApacheKafka) -> None:
+    config = apache.config(silence_s=1.0, request_timeout_s=1.0)
+    apache.create_topic(config)
+    send(config, *numbers(3))
+    with KafkaSource(config) as source:
+        items = read_until(source, at_end)
+        apache.freeze()
+        try:
+            with pytest.raises(BrokerUnavailable):
+                for _ in range(60):
+                    assert source.poll(MANY, 0.2).items == ()
+            assert source.facts.rebuilds == 1
+        finally:
+            apache.thaw()
+        apache.await_answer(config)
+        send(config, *numbers(3, first=3))
+        items += read_until(source, lambda new, _: len(values(new)) == 3)
+    assert values(items) == numbers(6)
+
+
 def test_a_log_cut_off_by_the_disk_is_data_loss(apache: ApacheKafka) -> None:
     config = apache.config(on_data_loss="latest", silence_s=2.0)
     apache.create_topic(config)
@@ -302,14 +322,42 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(apache: Ap
     assert dict(letter.headers)["memstream.omitted_value_bytes"] == b"5000"
 
 
+def test_dead_letters_outlive_the_brokers_death(apache: ApacheKafka) -> None:
+    config = apache.config(request_timeout_s=2.0)
+    record = Record(partition=Partition(config.topics[0], 0), offset=0, timestamp_ms=0, value=b"{")
+    letter = DeadLetter(record=record, reason=Reason.BAD_JSON, disposition=Disposition.MALFORMED, detail="no end")
+    with DeadLetterSink(config, DeadLetterConfig()) as sink:
+        sink.send(letter)
+        sink.flush(20)
+        apache.kill()
+        sink.send(letter)
+        with pytest.raises(DeadLetterUnacknowledged, match="1 dead letters"):
+            sink.flush(1)
+        sink.send(letter)
+        apache.start()
+        sink.flush(60)
+        assert sink.pending == 0
+        with KafkaSource(config.model_copy(update={"topics": (sink.topic,)})) as source:
+            assert len(read_until(source, at_end)) >= 3
+
+
+def test_a_document_that_the_topic_refuses_does_not_spoil_the_next(apache: ApacheKafka) -> None:
+    config = apache.config()
+    apache.create_topic(config, settings={"max.message.bytes": "2000"})
+    with Publisher(config, config.topics[0]) as publisher:
+        with pytest.raises(StreamError, match=r"MESSAGE_SIZE_TOO_LARGE|MessageSizeTooLarge"):
+            publisher.publish_one({"text": "x" * 5000})
+        assert publisher.publish_one({"text": "short"}).offset == 0
+
+
 def test_a_password_from_the_environment_opens_the_door(guarded_apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     scram = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": "reader"}
-    config = guarded_apache.config(**scram, sasl_plain_password="${KAFKA_PASSWORD}")
+    config = guarded_apache.config(**scram, sasl_plain_password="${KAFKA_PASSWORD}", start_timeout_s=1.0)
     monkeypatch.setenv("KAFKA_PASSWORD", "s3cret")
     guarded_apache.create_topic(config)
     send(config, *numbers(3))
     with KafkaSource(config) as source:
         assert values(read_until(source, at_end)) == numbers(3)
     monkeypatch.setenv("KAFKA_PASSWORD", "wrong")
-    with KafkaSource(config) as source, pytest.raises(ConfigurationError, match=r"kafka\.sasl_"):
+    with KafkaSource(config) as source, pytest.raises((ConfigurationError, BrokerUnavailable), match=r"kafka\.sasl_"):
         source.connect()

@@ -107,6 +107,18 @@ def test_bounded_reading_ahead_waits_for_the_taker(kafka: KafkaConfig) -> None:
     assert offsets == list(range(1, 301))
 
 
+def test_partitions_that_were_paused_are_read_on(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0], partitions=4)
+    for partition in range(4):
+        send(kafka, *(b"%1000d" % each for each in range(1500)), partition=partition)
+    small = kafka.model_copy(update={"max_poll_bytes": 1 << 20, "max_partition_bytes": 128 << 10, "silence_s": 3.0})
+    with KafkaSource(small) as source:
+        items = read_until(source, at_end, max_bytes=200_000)
+        assert source.facts.rebuilds == 0
+    for partition in range(4):
+        assert values([item for item in items if item.partition.number == partition]) == [b"%1000d" % each for each in range(1500)]
+
+
 class _NotUtf8(str):
     """A header name that another client might write."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.assets import Asset, AssetError, cached, copy_member, fetch_wheel
+from model.assets import Asset, AssetError, cached, copy_member, fetch_wheel
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from jobs.assets import FACTBOOK_2025, cached
+from model.assets import FACTBOOK_2025, cached
 from jobs.corpora.entries import Entry, parse_entry
 from jobs.corpora.examples import Fit, estimate_tokens
 from jobs.corpora.offices import CHIEF, HEAD

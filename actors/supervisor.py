@@ -1,0 +1,156 @@
+"""Starts the replicas and the query actor of one stream, watches them, and drains them.
+
+    supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
+          |                              ^
+          +-- starts --> query actor ----+-- asks
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from actors.config import StreamConfig
+from actors.handles import NAMESPACE, ReplicaHandle, query_name, replica_name
+from actors.messages import Answer, Phase, Question, ReplicaStatus
+from actors.query import NoReplica, RemoteQueryActor
+from actors.replica import ReplicaActor
+from pipeline.errors import ConfigurationError, MemstreamError
+from pipeline.store import is_local
+
+WATCH_S = 0.5
+
+
+class ReplicaFailed(MemstreamError):
+    """A replica cannot go on; the message is its own."""
+
+
+def connect(address: str | None = None, num_cpus: int | None = None) -> None:
+    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address=address,
+        namespace=NAMESPACE,
+        num_cpus=None if address or os.environ.get("RAY_ADDRESS") else num_cpus,
+        include_dashboard=False if address is None and not os.environ.get("RAY_ADDRESS") else None,
+        log_to_driver=True,
+        configure_logging=False,
+    )
+
+
+class Supervisor:
+    """The replicas of one stream, and the query actor in front of them."""
+
+    def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any) -> None:
+        self.config, self._replicas, self._query = config, replicas, query
+
+    @classmethod
+    def start(cls, config: StreamConfig) -> Supervisor:
+        """Start everything; returns at once, while the replicas load and restore.
+
+        Raises:
+            ConfigurationError: the cluster has too little, or it already runs this stream.
+        """
+        threads = fit(config)
+        replicas = [ReplicaHandle(_start_replica(config, number, threads), number) for number in range(config.replicas.count)]
+        query = RemoteQueryActor.options(  # type: ignore[attr-defined]
+            name=query_name(config.stream), namespace=NAMESPACE, num_cpus=0, max_concurrency=64, max_restarts=-1
+        ).remote(config, replicas)
+        return cls(config, replicas, query)
+
+    @classmethod
+    def find(cls, stream: str) -> Supervisor:
+        """The running deployment of a stream, from any process of the cluster. Raises NoReplica if there is none."""
+        try:
+            query = ray.get_actor(query_name(stream), namespace=NAMESPACE)
+            config: StreamConfig = ray.get(query.config.remote(), timeout=10)
+            numbers = range(config.replicas.count)
+            handles = [ReplicaHandle(ray.get_actor(replica_name(stream, number), namespace=NAMESPACE), number) for number in numbers]
+        except (ValueError, RayActorError) as error:
+            raise NoReplica(f"no stream {stream!r} runs on this Ray cluster: start it with `memstream run`") from error
+        return cls(config, handles, query)
+
+    def statuses(self) -> list[ReplicaStatus]:
+        """All replicas as they stand."""
+        return ReplicaHandle.statuses(self._replicas)
+
+    def ask(self, question: Question) -> Answer:
+        """Through the query actor. Raises NoReplica, ValueError."""
+        answer: Answer = ray.get(self._query.ask.remote(question))
+        return answer
+
+    def watch(self, enough: Callable[[list[ReplicaStatus]], bool]) -> Iterator[list[ReplicaStatus]]:
+        """The statuses, again and again, until `enough` of them.
+
+        Raises:
+            ReplicaFailed: a replica cannot go on.
+        """
+        while True:
+            statuses = self.statuses()
+            for status in statuses:
+                if status.phase is Phase.FAILED or status.phase is Phase.DOWN and self._is_dead(status.replica):
+                    raise ReplicaFailed(f"replica {status.replica}: {status.problem}")
+            yield statuses
+            if enough(statuses):
+                return
+            time.sleep(WATCH_S)
+
+    def wait_ready(self) -> list[ReplicaStatus]:
+        """Until every replica can answer."""
+        statuses: list[ReplicaStatus] = []
+        for statuses in self.watch(lambda found: all(status.answers for status in found)):
+            pass
+        return statuses
+
+    def _is_dead(self, number: int) -> bool:
+        # A replica that is being restarted is DOWN for moments only; asked again with patience, only a dead one still is.
+        return self._replicas[number].status(timeout_s=30.0).phase is Phase.DOWN
+
+    def drain(self, timeout_s: float = 600.0) -> list[ReplicaStatus]:
+        """Let all replicas finish their document, save and stop reading. Answers go on until `stop`."""
+        return [replica.drain(timeout_s) for replica in self._replicas]
+
+    def stop(self) -> None:
+        """End the actors."""
+        ray.kill(self._query)
+        for replica in self._replicas:
+            ray.kill(replica._actor)
+
+
+def fit(config: StreamConfig) -> int:
+    """The cores, and so threads, of each replica.
+
+    Raises:
+        ConfigurationError: the cluster does not have what the configuration asks for.
+    """
+    replicas, resources = config.replicas, ray.cluster_resources()
+    cores, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    each = replicas.num_cpus or max(1, cores // replicas.count)
+    if each * replicas.count > cores:
+        raise ConfigurationError(f"replicas: {replicas.count} x num_cpus {each} need more than the cluster's {cores} cores")
+    if replicas.num_gpus * replicas.count > gpus:
+        raise ConfigurationError(f"replicas: {replicas.count} x num_gpus {replicas.num_gpus} need more than the cluster's {gpus:g} GPUs")
+    if len([node for node in ray.nodes() if node["Alive"]]) > 1 and is_local(config.snapshots.root):
+        raise ConfigurationError(f"snapshots.root {config.snapshots.root} is one node's disk; use s3:// or gs:// on a cluster")
+    return each
+
+
+def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
+    options = {
+        "name": replica_name(config.stream, number),
+        "namespace": NAMESPACE,
+        "num_cpus": threads,
+        "num_gpus": config.replicas.num_gpus,
+        "max_restarts": config.replicas.max_restarts,
+    }
+    try:
+        return ReplicaActor.options(**options).remote(config, number, threads)  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise ConfigurationError(f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name") from error

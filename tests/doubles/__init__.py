@@ -1,0 +1,1 @@
+"""Hand-made stand-ins that are real in all but size."""

@@ -6,7 +6,7 @@
     answer (n)    questions, a pinned view    answers                           the device's turn
     status        the last state              ReplicaStatus                     nothing
 
-The class is plain: Ray wraps it in the last line. `__init__` restores, because a restart by Ray runs nothing else.
+The class is plain; `actors.remote_replica` puts it into a process. `__init__` restores: a restart by Ray runs nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import ray
 import torch
 
 from actors.config import StreamConfig
@@ -305,6 +304,3 @@ def dtype_of(config: StreamConfig) -> torch.dtype:
         return torch.bfloat16 if device_of(config) == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, config.model.dtype)
     return dtype
-
-
-ReplicaActor = ray.remote(concurrency_groups={"control": 4, "query": 64})(Replica)

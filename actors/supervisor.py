@@ -19,7 +19,7 @@ from actors.config import StreamConfig
 from actors.handles import NAMESPACE, ReplicaHandle, query_name, replica_name
 from actors.messages import Answer, Phase, Question, ReplicaStatus
 from actors.query import NoReplica, RemoteQueryActor
-from actors.replica import ReplicaActor
+from actors.remote_replica import ReplicaActor
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.store import is_local
 
@@ -86,6 +86,18 @@ class Supervisor:
         answer: Answer = ray.get(self._query.ask.remote(question))
         return answer
 
+    def healthy(self) -> list[ReplicaStatus]:
+        """All replicas as they stand.
+
+        Raises:
+            ReplicaFailed: one cannot go on.
+        """
+        statuses = self.statuses()
+        for status in statuses:
+            if status.phase is Phase.FAILED or status.phase is Phase.DOWN and self._is_dead(status.replica):
+                raise ReplicaFailed(f"replica {status.replica}: {status.problem}")
+        return statuses
+
     def watch(self, enough: Callable[[list[ReplicaStatus]], bool]) -> Iterator[list[ReplicaStatus]]:
         """The statuses, again and again, until `enough` of them.
 
@@ -93,10 +105,7 @@ class Supervisor:
             ReplicaFailed: a replica cannot go on.
         """
         while True:
-            statuses = self.statuses()
-            for status in statuses:
-                if status.phase is Phase.FAILED or status.phase is Phase.DOWN and self._is_dead(status.replica):
-                    raise ReplicaFailed(f"replica {status.replica}: {status.problem}")
+            statuses = self.healthy()
             yield statuses
             if enough(statuses):
                 return
@@ -154,3 +163,8 @@ def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
         return ReplicaActor.options(**options).remote(config, number, threads)  # type: ignore[attr-defined]
     except ValueError as error:
         raise ConfigurationError(f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name") from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends, with all its processes."""
+    ray.shutdown()

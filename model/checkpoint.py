@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,27 +21,6 @@ from model.config import MemoryLLMConfig, read_config
 from model.errors import CheckpointError
 from model.memory_llm import AdaptedLinear, MemoryLLM
 from model.pool import FROM_CHECKPOINT, MemoryPool, PoolLayer
-
-POOL_TENSORS = ("memory", "initialized")
-
-
-def resolve(name: str) -> Path:
-    """The folder of a checkpoint: a path, or a name on the Hugging Face hub, which is fetched.
-
-    Raises:
-        CheckpointError: neither.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise CheckpointError(f"{name}: no such folder, and not a hub name like OWNER/MODEL")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "tokenizer*"]))
-    except Exception as error:  # the hub's client raises many kinds, from httpx's to its own
-        raise CheckpointError(f"{name}: no such folder, and the hub did not give it: {error}") from error
 
 
 class CheckpointFiles:
@@ -52,35 +31,59 @@ class CheckpointFiles:
         index = folder / "model.safetensors.index.json"
         single = folder / "model.safetensors"
         if index.is_file():
-            self._files = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+            self._files = _sharded(index)
         elif single.is_file():
-            with safe_open(single, framework="pt") as tensors:
-                self._files = dict.fromkeys(tensors.keys(), single)
+            self._files = dict.fromkeys(_names_in(single), single)
         else:
             raise CheckpointError(f"no model.safetensors and no model.safetensors.index.json in {folder}")
-        for path in set(self._files.values()):
-            if not path.is_file():
-                raise CheckpointError(f"{index.name} names {path.name}, which is missing from {folder}")
 
     def names(self) -> set[str]:
         return set(self._files)
 
     def read(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as tensors:
-            if name not in tensors.keys():
-                raise CheckpointError(f"tensor {name} is missing from {self._files[name].name}")
-            return tensors.get_tensor(name)
+        with self._open(name) as tensors:
+            tensor: Tensor = tensors.get_tensor(name)
+            return tensor
 
     def read_rows(self, name: str, count: int) -> Iterator[Tensor]:
         """The first `count` slices of a tensor along its first axis, one at a time."""
-        with safe_open(self._files[name], framework="pt") as tensors:
+        with self._open(name) as tensors:
             rows = tensors.get_slice(name)
             for row in range(count):
                 yield rows[row]
 
     def shape(self, name: str) -> list[int]:
-        with safe_open(self._files[name], framework="pt") as tensors:
+        with self._open(name) as tensors:
             return list(tensors.get_slice(name).get_shape())
+
+    def _open(self, name: str) -> safe_open:
+        if name not in self._files:
+            raise CheckpointError(f"tensor {name} is missing from {self.folder}")
+        return safe_open(self._files[name], framework="pt")
+
+
+def _sharded(index: Path) -> dict[str, Path]:
+    """The file of each tensor, by what the shards hold; a tensor that the index promises and no shard has is an error."""
+    try:
+        promised = {name: index.parent / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
+    held: dict[str, Path] = {}
+    for path in sorted(set(promised.values())):
+        if not path.is_file():
+            raise CheckpointError(f"{index.name} names {path.name}, which is missing from {index.parent}")
+        held |= dict.fromkeys(_names_in(path), path)
+    if missing := sorted(set(promised) - set(held)):
+        raise CheckpointError(f"tensor {missing[0]} is missing from {promised[missing[0]].name}" + _and_more(missing))
+    return held
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> MemoryLLM:
@@ -89,7 +92,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
     Args:
         folder: see `resolve`.
         device: where the weights go.
-        dtype: None = as the files have them.
+        dtype: None = that of the file's embedding.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, or of another shape.
@@ -101,8 +104,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
         model = MemoryLLM(config)
     places = published_names(model)
     check_names(files.names(), set(places), config)
+    _check_pool(files, config)
+    dtype = dtype or files.read("model.embed_tokens.weight").dtype
     for name, owners in places.items():
-        tensor = files.read(name) if name in files.names() else files.read("model.embed_tokens.weight")
+        tensor = files.read(name)
         expected = owners[0][0]._parameters[owners[0][1]]
         if expected is None or tensor.shape != expected.shape:
             raise CheckpointError(f"tensor {name} has shape {list(tensor.shape)}, the config wants {list(getattr(expected, 'shape', []))}")
@@ -116,16 +121,22 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
     return model.eval()
 
 
+def _check_pool(files: CheckpointFiles, config: MemoryLLMConfig) -> None:
+    """A pool that was written must be there, and a pool that is there must have the config's shape."""
+    if int(files.read("initialized")) and "memory" not in files.names():
+        raise CheckpointError("tensor memory is missing, though `initialized` says that it was written")
+    expected = [config.num_hidden_layers, config.num_memory_tokens, config.hidden_size]
+    if "memory" in files.names() and files.shape("memory") != expected:
+        raise CheckpointError(f"tensor memory has shape {files.shape('memory')}, the config wants {expected}")
+
+
 def load_pool(folder: Path, model: MemoryLLM, pool: MemoryPool) -> None:
     """Put the checkpoint's own memory into a pool; a checkpoint that was never written leaves it empty."""
     files = CheckpointFiles(folder)
-    if "initialized" not in files.names() or not int(files.read("initialized")):
-        return
-    config = model.config
-    expected = [config.num_hidden_layers, config.num_memory_tokens, config.hidden_size]
-    if files.shape("memory") != expected:
-        raise CheckpointError(f"tensor memory has shape {files.shape('memory')}, the config wants {expected}")
-    pool.load((_from_checkpoint(memory_ND) for memory_ND in files.read_rows("memory", config.num_hidden_layers)), update_number=0)
+    _check_pool(files, model.config)
+    if int(files.read("initialized")):
+        rows = files.read_rows("memory", model.config.num_hidden_layers)
+        pool.load((_from_checkpoint(memory_ND) for memory_ND in rows), update_number=0)
 
 
 def _from_checkpoint(memory_ND: Tensor) -> PoolLayer:
@@ -169,11 +180,13 @@ def published_names(model: MemoryLLM) -> dict[str, list[tuple[nn.Module, str]]]:
 
 
 def check_names(found: set[str], wanted: set[str], config: MemoryLLMConfig) -> None:
-    """Every tensor the model wants is there, and nothing else but the pool and a tied head."""
-    ignored = {*POOL_TENSORS} | ({"lm_head.weight"} if config.tie_word_embeddings else set())
-    if missing := sorted(wanted - found):
+    """Every tensor the model wants is there, and nothing else but the pool, a tied head and what is computed from the config."""
+    ignored = {"memory"} | ({"lm_head.weight"} if config.tie_word_embeddings else set())
+    if missing := sorted((wanted | {"initialized"}) - found):
         raise CheckpointError(f"tensor {missing[0]} is missing" + _and_more(missing))
-    if unknown := sorted(found - wanted - ignored):
+    # Llama checkpoints from before transformers 4.32 hold the rotary frequencies of each layer.
+    unknown = sorted(name for name in found - wanted - ignored - {"initialized"} if not name.endswith("rotary_emb.inv_freq"))
+    if unknown:
         raise CheckpointError(f"tensor {unknown[0]} is not known to this config" + _and_more(unknown))
 
 
@@ -198,11 +211,26 @@ def _value(owners: list[tuple[nn.Module, str]]) -> Tensor:
     return value
 
 
+SHAPE_FIELDS = (
+    "num_tokens",
+    "num_blocks",
+    "drop_memory_per_layer",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+)
+"""Fields of the config that change what is computed and do not show in the tensors' shapes."""
+
+
 def fingerprint(model: MemoryLLM) -> str:
     """SHA-256 over the config's shape and all weights: two models with the same one give the same pool from the same records."""
     digest = hashlib.sha256()
     config = model.config
-    digest.update(f"{config.num_blocks} {config.num_tokens} {config.drop_memory_per_layer} {config.rope_parameters}".encode())
+    lora = config.lora_config or {}
+    shape = {name: getattr(config, name) for name in SHAPE_FIELDS} | {"lora": [lora.get("r"), lora.get("lora_alpha")]}
+    digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, owners in sorted(published_names(model).items()):
         value = _value(owners).detach().to("cpu").contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())

@@ -9,11 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
 from model.errors import CheckpointError
 
 ARCHITECTURE = "MemoryLLM"
+
+_DERIVED = frozenset({"num_memory_tokens", "model_type", "transformers_version", "use_cache"})
+"""Fields that are not believed: N is blocks x K (the authors' code writes a default beside it), and a question always has a cache."""
+
+_STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+"""Kinds of rope under which a key's rotation hangs on its position alone, so that keys can be kept unrotated."""
 
 
 class MemoryLLMConfig(LlamaConfig):
@@ -62,7 +69,13 @@ def read_config(folder: Path) -> MemoryLLMConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no config.json in {folder}")
-    return config_from_dict(json.loads(path.read_text()), str(path))
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return config_from_dict(fields, str(path))
 
 
 def config_from_dict(fields: dict[str, Any], where: str) -> MemoryLLMConfig:
@@ -75,19 +88,44 @@ def config_from_dict(fields: dict[str, Any], where: str) -> MemoryLLMConfig:
     for name in ("num_blocks", "num_tokens"):
         if not isinstance(fields.get(name), int) or fields[name] < 1:
             raise CheckpointError(f"{where}: {name} must be a positive integer, not {fields.get(name)!r}")
-    stated = fields.get("num_memory_tokens")
-    if stated is not None and stated != fields["num_blocks"] * fields["num_tokens"]:
-        raise CheckpointError(f"{where}: num_memory_tokens {stated} is not num_blocks x num_tokens")
-    kept = {key: value for key, value in fields.items() if key not in ("num_memory_tokens", "model_type", "transformers_version")}
-    config = MemoryLLMConfig(**_with_interpolation(kept))
+    kept = {key: value for key, value in fields.items() if key not in _DERIVED}
+    kept["rope_parameters"] = _rope_parameters(kept, where)
+    kept["lora_config"] = _lora_config(kept.get("lora_config"), where)
+    for name in ("rope_scaling", "rope_theta"):
+        kept.pop(name, None)
+    try:
+        config = MemoryLLMConfig(**kept)
+    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{where}: {' '.join(str(error).split())}") from error
     config.architectures = [ARCHITECTURE]
     return config
 
 
-def _with_interpolation(fields: dict[str, Any]) -> dict[str, Any]:
-    """Interpolated positions are linear rope scaling by another name: (blocks + 1) x K positions squeezed into the base model's window."""
-    if not fields.get("interpolate_position_ids") or fields.get("rope_scaling"):
-        return fields
-    window = fields["max_position_embeddings"]
-    factor = max(1.0, (fields["num_blocks"] + 1) * fields["num_tokens"] / window)
-    return {**fields, "rope_scaling": {"rope_type": "linear", "factor": factor}}
+def _rope_parameters(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """Rope as transformers 5 writes it, whatever the spelling in the file; interpolated positions are linear scaling by another name."""
+    stated = {**(fields.get("rope_parameters") or {}), **(fields.get("rope_scaling") or {})}
+    kind = stated.get("rope_type", stated.pop("type", "default"))
+    stated |= {"rope_type": kind, "rope_theta": stated.get("rope_theta", fields.get("rope_theta") or 10000.0)}
+    if kind not in _STATIC_ROPE:
+        raise CheckpointError(f"{where}: rope of type {kind!r} is not supported, only {', '.join(sorted(_STATIC_ROPE))}")
+    if fields.get("interpolate_position_ids") and kind == "default":
+        # (blocks + 1) x K positions are squeezed into the base model's window.
+        window = fields.get("max_position_embeddings", LlamaConfig.max_position_embeddings)
+        squeezed = max(1.0, (fields["num_blocks"] + 1) * fields["num_tokens"] / window)
+        return stated | {"rope_type": "linear", "factor": squeezed}
+    if kind == "linear":
+        if not isinstance(stated.get("factor"), int | float) or stated["factor"] <= 0:
+            raise CheckpointError(f"{where}: linear rope scaling needs a positive factor, not {stated.get('factor')!r}")
+        stated["factor"] = float(stated["factor"])
+    return stated
+
+
+def _lora_config(fields: dict[str, Any] | None, where: str) -> dict[str, Any] | None:
+    """The adapters' fields with bare projection names as targets (PEFT also takes the end of a module's path)."""
+    if not fields:
+        return None
+    if missing := [name for name in ("r", "lora_alpha", "target_modules") if not fields.get(name)]:
+        raise CheckpointError(f"{where}: lora_config has no {missing[0]}")
+    if not isinstance(fields["target_modules"], list):
+        raise CheckpointError(f"{where}: lora_config.target_modules must be a list of names, not {fields['target_modules']!r}")
+    return {**fields, "target_modules": [name.rpartition(".")[2] for name in fields["target_modules"]]}

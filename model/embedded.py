@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -23,9 +23,6 @@ from model.config import ARCHITECTURE
 from model.errors import CheckpointError
 from model.memory_llm import MemoryLLM, layer_forward
 
-NAME = "memoryllm-smol-135m"
-HUB_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
-WEIGHTS = Path(__file__).parent / "weights" / NAME
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MEMORY_FIELDS = {
     "architectures": [ARCHITECTURE],
@@ -52,9 +49,8 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     out.mkdir(parents=True, exist_ok=True)
     tied = model.config.tie_word_embeddings
-    tensors = {
-        name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")
-    }
+    kept = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in kept.items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     fields = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
     (out / "config.json").write_text(json.dumps(fields, indent=2))
@@ -96,7 +92,7 @@ def memory_tensors(model: MemoryLLM) -> dict[str, Tensor]:
     """What training changes, by published names: adapters, BOS row, positional embedding."""
     from model.checkpoint import published_names
 
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, owners in published_names(model).items():
         module, attribute = owners[0]
         value = module._parameters[attribute]
@@ -145,11 +141,3 @@ def load_for_training(checkpoint: Path, memory: dict[str, Tensor] | None, device
             parameter.data.copy_(memory[name])
         parameter.requires_grad_(True)
     return model
-
-
-def trained_memory() -> dict[str, Tensor]:
-    """The committed tensors."""
-    path = WEIGHTS / "memory.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: run `python -m jobs.train`, or install memstream from a release")
-    return load_file(path)

@@ -1,9 +1,9 @@
 """What can go wrong in the model.
 
-    ModelError
-    ├── CheckpointError   files do not hold the model they say they hold
-    ├── UpdateFailed      one text could not be injected
-    └── VersionEvicted    a reader held its pool version for too long (retriable)
+ModelError
+├── CheckpointError   files do not hold the model they say they hold
+├── UpdateFailed      one text could not be injected
+└── VersionEvicted    a reader held its pool version for too long (retriable)
 """
 
 from __future__ import annotations

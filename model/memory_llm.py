@@ -46,9 +46,9 @@ def adapt(layers: nn.ModuleList, config: MemoryLLMConfig) -> None:
     fields = config.lora_config or {}
     rank, scale = fields["r"], fields["lora_alpha"] / fields["r"]
     for layer in layers:
-        for parent in (layer.self_attn, layer.mlp):
+        for parent in map(layer.get_submodule, ("self_attn", "mlp")):
             for name, child in list(parent.named_children()):
-                if name in fields["target_modules"]:
+                if name in fields["target_modules"] and isinstance(child, nn.Linear):
                     setattr(parent, name, AdaptedLinear(child, rank, scale))
 
 
@@ -69,7 +69,10 @@ class MemoryReader(LlamaForCausalLM):
         """Llama's forward; positions count from the prompt's first token and are moved behind the memory here."""
         prefix = getattr(past_key_values, "prefix", None)
         if prefix is None:
-            return super().forward(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
+            plain: CausalLMOutputWithPast = super().forward(
+                input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs
+            )
+            return plain
         tokens = input_ids if input_ids is not None else inputs_embeds
         if tokens is None or past_key_values is None:
             raise ValueError("a question needs input_ids or inputs_embeds")
@@ -77,7 +80,7 @@ class MemoryReader(LlamaForCausalLM):
             start = past_key_values.get_seq_length()
             position_ids = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
         with past_key_values.turn():
-            return super().forward(
+            output: CausalLMOutputWithPast = super().forward(
                 input_ids,
                 attention_mask,
                 position_ids + prefix.length,
@@ -86,6 +89,7 @@ class MemoryReader(LlamaForCausalLM):
                 memory_prefix=prefix,
                 **kwargs,
             )
+        return output
 
 
 class MemoryLLM(nn.Module):
@@ -190,7 +194,8 @@ def layer_forward(layer: LlamaDecoderLayer, rows_BRD: Tensor, asked: int, rotary
     mask = torch.ones(asked, rows_BRD.shape[1], dtype=torch.bool, device=rows_BRD.device).tril(rows_BRD.shape[1] - asked)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scaling, enable_gqa=True)
     residual = rows_BRD[:, -asked:] + attention.o_proj(mixed.transpose(1, 2).flatten(2))
-    return residual + layer.mlp(layer.post_attention_layernorm(residual))
+    output: Tensor = residual + layer.mlp(layer.post_attention_layernorm(residual))
+    return output
 
 
 def shared_copy(layers: nn.ModuleList) -> nn.ModuleList:

@@ -54,8 +54,8 @@ class _Recording:
         return name in self.tensors
 
     def steps(self, kind: str) -> list[str]:
-        numbers = sorted(int(name.split(".")[0].removeprefix(f"{kind}_")) for name in self.tensors if re.match(rf"{kind}_\d+\.input_ids", name))
-        return [f"{kind}_{number}" for number in numbers]
+        found = (re.match(rf"{kind}_(\d+)\.input_ids", name) for name in self.tensors)
+        return [f"{kind}_{number}" for number in sorted(int(match[1]) for match in found if match)]
 
     def draw(self, seed: int, update: int, layer: int, num_tokens: int, num_dropped: int) -> NDArray[np.int64]:
         if num_dropped == 0:
@@ -80,20 +80,25 @@ def check(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype |
         raise CheckpointError(f"no expected.safetensors in {folder}")
     recording = _Recording(load_file(path))
     model = load_model(folder / "checkpoint", device, dtype)
+    pool = _pool(recording, model)
     with torch.no_grad():
-        errors = dict(_compare(recording, model, folder / "checkpoint"))
-        greedy = _greedy(recording, model, errors.pop("pool"))  # type: ignore[arg-type]
-    return Parity(rel_error={name: float(error) for name, error in errors.items()}, greedy_equal=greedy)
+        errors = dict(_compare(recording, pool, folder / "checkpoint"))
+        greedy = _greedy(recording, pool)
+    return Parity(rel_error=errors, greedy_equal=greedy)
 
 
-def _compare(recording: _Recording, model: MemoryLLM, checkpoint: Path) -> Iterator[tuple[str, float | MemoryPool]]:
-    spare = 2 + max([recording.tensors[name].shape[0] for name in ("batch_inject.input_ids",) if name in recording], default=0)
-    fresh = MemoryPool(model, spare_blocks=spare, draw=recording.draw)
+def _pool(recording: _Recording, model: MemoryLLM) -> MemoryPool:
+    """An empty pool that drops what the recording dropped, with room for its batch as one update."""
+    together = recording.tensors["batch_inject.input_ids"].shape[0] if "batch_inject.input_ids" in recording else 0
+    return MemoryPool(model, spare_blocks=2 + together, draw=recording.draw)
+
+
+def _compare(recording: _Recording, pool: MemoryPool, checkpoint: Path) -> Iterator[tuple[str, float]]:
+    fresh = _pool(recording, pool.model)
     yield from _query(recording, "fresh_query", fresh)
     if "first_update.input_ids" in recording:
         yield from _update(recording, "first_update", fresh)
-    pool = MemoryPool(model, spare_blocks=spare, draw=recording.draw)
-    load_pool(checkpoint, model, pool)
+    load_pool(checkpoint, pool.model, pool)
     queries = recording.steps("query")
     for step in recording.steps("update"):
         yield from _update(recording, step, pool)
@@ -105,7 +110,6 @@ def _compare(recording: _Recording, model: MemoryLLM, checkpoint: Path) -> Itera
         yield from _query(recording, query, pool)
     yield from _batch_inject(recording, pool)
     yield from _query(recording, "batch_query", pool)
-    yield "pool", pool
 
 
 def rel_error(found: Tensor, expected: Tensor) -> float:
@@ -152,14 +156,19 @@ def _batch_inject(recording: _Recording, pool: MemoryPool) -> Iterator[tuple[str
         yield "multi_update.pool", rel_error(pool_tensor(pool), recording.tensors["multi_update.pool"])
 
 
-def _greedy(recording: _Recording, model: MemoryLLM, pool: MemoryPool) -> bool | None:
+def _greedy(recording: _Recording, pool: MemoryPool) -> bool | None:
     if "greedy.input_ids" not in recording:
         return None
-    tokens, expected = recording.tensors["greedy.input_ids"].to(model.device), recording.tensors["greedy.output_ids"]
+    tokens, expected = recording.tensors["greedy.input_ids"].to(pool.model.device), recording.tensors["greedy.output_ids"]
     new = expected.shape[1] - tokens.shape[1]
     with pool.read() as view:
-        found = model.reader.generate(
-            tokens, attention_mask=torch.ones_like(tokens), past_key_values=view.cache(), max_new_tokens=new, do_sample=False, pad_token_id=0
+        found: Tensor = pool.model.reader.generate(  # type: ignore[misc, assignment]
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            past_key_values=view.cache(),
+            max_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
         )
     padded = torch.zeros_like(expected)
     padded[:, : found.shape[1]] = found.cpu()

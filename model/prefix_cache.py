@@ -72,12 +72,12 @@ class TailLayer(DynamicLayer):
     def _reserve(self, start: int, end: int, batch: int) -> None:
         old = self._buffers[0]
         # Beam search and repeated samples select or repeat rows of `keys`: then the views no longer belong to the buffer.
-        moved = start > 0 and self.keys.data_ptr() != old.data_ptr()
+        moved = self.keys is not None and start > 0 and self.keys.data_ptr() != old.data_ptr()
         if old.shape[0] == batch and old.shape[2] >= end and not moved:
             return
         room = max(self.STEP, -(-end // self.STEP) * self.STEP, 2 * start)
         fresh = [old.new_empty((batch, old.shape[1], room, old.shape[3])) for _ in range(2)]
-        if start:
+        if start and self.keys is not None and self.values is not None:
             fresh[0][:, :, :start], fresh[1][:, :, :start] = self.keys, self.values
         self._buffers = fresh
 
@@ -119,10 +119,11 @@ def prefix_attention(
     rows = max(1, MAX_SCORE_ELEMENTS // (batch * query.shape[1] * (prefix.keys_HCE.shape[1] + key.shape[2])))
     if rows >= length:
         return _attend(query, key, value, attention_mask, scaling, prefix).transpose(1, 2), None
-    pieces = [
-        _attend(query[:, :, i : i + rows], key, value, None if attention_mask is None else attention_mask[:, :, i : i + rows], scaling, prefix)
-        for i in range(0, length, rows)
-    ]
+    pieces = []
+    for start in range(0, length, rows):
+        piece = slice(start, start + rows)
+        mask = None if attention_mask is None else attention_mask[:, :, piece]
+        pieces.append(_attend(query[:, :, piece], key, value, mask, scaling, prefix))
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 

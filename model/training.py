@@ -100,9 +100,16 @@ class PrefixTensors:
 
 
 def training_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, memory_prefix: PrefixTensors, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    memory_prefix: PrefixTensors,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """`prefix_attention` for one row of R tokens, with gradients: prefix and tail side by side, and no scores kept for the backward pass."""
+    """`prefix_attention` for one row of R tokens, with gradients: prefix and tail side by side, no scores kept for the backward pass."""
     prefix = memory_prefix.layer(module.layer_idx)  # type: ignore[arg-type]
     keys, values = torch.cat((prefix.keys_HCE[None], key), dim=2), torch.cat((prefix.values_HCE[None], value), dim=2)
     mask = functional.pad(attention_mask, (prefix.keys_HCE.shape[1], 0))
@@ -169,7 +176,8 @@ class Trainer:
         for document in new:
             self._remember(document.lesson, document.delta_LKD)
         tokens = sum(len(prompt) + len(answer) for prompt, answer in asked + recited)
-        return Losses(answer=answer.item(), recite=recite.item(), tether=tether.item(), right=sum(right[: len(asked)]) / len(asked), tokens=tokens)
+        share = sum(right[: len(asked)]) / len(asked)
+        return Losses(answer=answer.item(), recite=recite.item(), tether=tether.item(), right=share, tokens=tokens)
 
     def fill_bank(self, lessons: Iterator[Lesson], count: int) -> Iterator[int]:
         """Inject `count` lessons in a chain, without gradients; yields how many are there."""
@@ -204,7 +212,7 @@ class Trainer:
             target = torch.cat((tail_LKD[:, written - delta_LKD.shape[1] :], target), dim=1)
         found = delta_LKD[:, -target.shape[1] :]
         cosine = functional.cosine_similarity(found, target, dim=-1)
-        error = (found - target).norm(dim=-1) / target.norm(dim=-1)
+        error: Tensor = (found - target).norm(dim=-1) / target.norm(dim=-1)
         return (1 - cosine).mean() + 0.1 * error.mean()
 
     @torch.no_grad()
@@ -216,7 +224,7 @@ class Trainer:
         states = []
         for index, layer in enumerate(self.teacher):
             bos = text[:, :0] if self.model.bos_embedding is None else self.model.bos_embedding[index][None]
-            text = layer_forward(layer, torch.cat((bos, text), dim=1), tokens.shape[1], rotary)
+            text = layer_forward(layer, torch.cat((bos, text), dim=1), tokens.shape[1], rotary)  # type: ignore[arg-type]
             states.append(text[0])
         return torch.stack(states)
 
@@ -337,7 +345,7 @@ def base_layers(model: MemoryLLM) -> nn.ModuleList:
         for name, child in list(module.named_children()):
             if isinstance(child, AdaptedLinear):
                 plain = nn.Linear(1, 1, bias=child.bias is not None, device="meta")
-                plain.weight, plain.bias = child.weight, child.bias  # type: ignore[assignment]
+                plain.weight, plain.bias = child.weight, child.bias
                 setattr(module, name, plain)
     return layers
 

@@ -60,7 +60,7 @@ class Rewind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """The topic has a partition that was not known; it is read from `position` on."""
+    """A partition that had no position, at the start of a stream or later; it is read from `position` on."""
 
     partition: Partition
     position: int
@@ -126,14 +126,15 @@ class FairBuffer:
     def take(self, max_bytes: int) -> tuple[Item, ...]:
         """Items of at most `max_bytes` together, in turn; one record comes even if it is larger."""
         taken: list[Item] = []
-        room_bytes = max_bytes
+        room_bytes, records = max_bytes, 0
         while self._queues:
             partition = next(iter(self._queues))
             size_bytes = _size_bytes(self._queues[partition][0])
-            if size_bytes > room_bytes and taken:
+            if size_bytes > room_bytes and records:
                 break
             room_bytes -= size_bytes
             taken.append(self._pop(partition))
+            records += size_bytes > 0
         return tuple(taken)
 
     def _pop(self, partition: Partition) -> Item:

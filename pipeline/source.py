@@ -59,7 +59,9 @@ class _Doubt:
 
 
 class KafkaSource:
-    """A stream's records from `positions` on; partitions without a position begin at `config.start`.
+    """A stream's records from `positions` on. A partition without one comes as `Joined` first.
+
+    It begins at `config.start` if there are no positions at all, otherwise (it is new) at its beginning.
 
     `topic_ids` are those that the positions belong to (`source.topic_ids` at that time): with them a topic that was made anew is noticed
     even if it has grown past the position. Not for several threads, `facts` excepted. Nothing is connected before the first call.

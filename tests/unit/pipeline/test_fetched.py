@@ -35,6 +35,13 @@ def test_bounded_but_a_record_larger_than_all_bounds_still_comes() -> None:
     assert [end_of(item) for item in buffer.take(max_bytes=1)] == [2]
 
 
+def test_what_is_no_record_does_not_count_as_one() -> None:
+    buffer = FairBuffer(share_bytes=100)
+    buffer.put(Joined(partition=A, position=0))
+    buffer.put(record(A, 0, size_bytes=5000))
+    assert [end_of(item) for item in buffer.take(max_bytes=1)] == [0, 1]
+
+
 def test_where_a_position_stands_after_each_kind_of_item() -> None:
     assert end_of(Rewind(partition=A, passed=9, position=0, reason="made anew")) == 0
     assert end_of(Joined(partition=B, position=5)) == 5

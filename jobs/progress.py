@@ -1,0 +1,107 @@
+"""How a running stream is shown on standard error: a table that changes in place, or plain lines where that is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from actors.messages import ReplicaStatus
+from pipeline.records import Outcome
+
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """Shows statuses as they come. `quiet`: nothing but changes of phase."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._said: dict[int, tuple[str, float]] = {}
+        self._last: Sequence[ReplicaStatus] = ()
+
+    def show(self, statuses: Sequence[ReplicaStatus]) -> None:
+        self._last = statuses
+        if self._live is not None:
+            self._live.update(status_table(statuses), refresh=True)
+            return
+        for status in statuses:
+            self._say(status)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._console.print(status_table(self._last))
+
+    def _say(self, status: ReplicaStatus) -> None:
+        """A line at each change of phase, and every few seconds while anything moves."""
+        line, now_s = status_line(status), time.monotonic()
+        said, said_at_s = self._said.get(status.replica, ("", 0.0))
+        turned = status.phase.value not in said.split(":")[0]
+        if turned or line != said and now_s - said_at_s >= _LINE_EVERY_S:
+            self._said[status.replica] = line, now_s
+            self.say(line)
+
+
+def status_line(status: ReplicaStatus) -> str:
+    """One replica in one line.
+
+    >>> from actors.messages import Phase
+    >>> status_line(ReplicaStatus(replica=0, phase=Phase.RUNNING, counts={"applied": 3, "gap": 1}, position={"news/0": 4}, highwater={"news/0": 9}))
+    'replica 0 running: 3 applied, 1 gap, 5 behind'
+    """
+    return f"replica {status.replica} {status.phase}: {status.problem or ', '.join(_parts(status)) or 'nothing read yet'}"
+
+
+def _parts(status: ReplicaStatus) -> list[str]:
+    parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome in Outcome if (count := status.counts.get(outcome.value))]
+    if status.position:
+        parts.append("caught up" if status.caught_up else f"{lag(status)} behind")
+    return parts + ([f"epoch {status.epoch}"] if status.epoch is not None else [])
+
+
+def lag(status: ReplicaStatus) -> int:
+    """Offsets between the position and the end of the log, as far as that is known."""
+    return sum(max(0, end - status.position.get(partition, 0)) for partition, end in status.highwater.items())
+
+
+def status_table(statuses: Sequence[ReplicaStatus]) -> Table:
+    """All replicas, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("replica", "phase", "pid", "applied", "other", "behind", "updates", "remembered", "answers", "epoch"):
+        table.add_column(name, justify="left" if name in ("phase", "replica") else "right")
+    for status in statuses:
+        table.add_row(*_cells(status))
+        for problem in filter(None, (status.problem, status.snapshot_problem)):
+            table.add_row("", f"[yellow]{problem}")
+    return table
+
+
+def _cells(status: ReplicaStatus) -> list[str]:
+    applied = status.counts.get(Outcome.APPLIED.value, 0)
+    return [
+        str(status.replica),
+        status.phase.value,
+        str(status.pid or ""),
+        str(applied),
+        str(sum(status.counts.values()) - applied),
+        "caught up" if status.caught_up else str(lag(status)) if status.highwater else "",
+        str(status.update_number),
+        str(status.remembered_documents),
+        str(status.running_answers),
+        str(status.epoch or ""),
+    ]

@@ -1,0 +1,95 @@
+"""Which streams run on this machine, and on which Ray: so that `memstream ask` in another terminal needs no address.
+
+`memstream run` leaves a small file in the user's cache folder for as long as it runs. One whose process is gone means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+
+from actors.handles import NAMESPACE, query_name
+from actors.query import NoReplica
+from actors.supervisor import Supervisor, connect
+from model.assets import cache_dir
+from pipeline.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A stream that a process of this machine runs, and the Ray cluster that it runs on."""
+
+    stream: str
+    address: str
+    pid: int
+
+
+@contextmanager
+def announced(stream: str) -> Iterator[None]:
+    """Others on this machine find the stream until the block ends. Ray must be connected."""
+    mine = Running(stream=stream, address=ray.get_runtime_context().gcs_address, pid=os.getpid())
+    path = _folder() / f"{stream}.{mine.pid}.json"
+    path.write_text(json.dumps(asdict(mine)))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find_stream(stream: str | None, address: str | None) -> Supervisor:
+    """The running stream of that name, or the only one there is.
+
+    Raises:
+        NoReplica: none runs where we looked.
+        ConfigurationError: there are several, and none was named.
+    """
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        here = _here(stream)
+        address = here.address if here is not None else "auto"
+    try:
+        connect(address)
+    except ConnectionError as error:
+        wanted = f"stream {stream!r}" if stream else "stream"
+        raise NoReplica(f"no {wanted} runs on this machine: start it with `memstream run`, or name its Ray cluster with --address") from error
+    return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
+
+
+def _here(stream: str | None) -> Running | None:
+    found = [each for each in _alive() if stream in (None, each.stream)]
+    if not found:
+        return None
+    name = stream or _only(sorted({each.stream for each in found}), "on this machine")
+    return next(each for each in found if each.stream == name)
+
+
+def _alive() -> list[Running]:
+    """The youngest first."""
+    paths = sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = [Running(**json.loads(path.read_text())) for path in paths]
+    return [each for each in found if Path(f"/proc/{each.pid}").exists() or not Path("/proc").exists()]
+
+
+def _streams_of_cluster() -> list[str]:
+    prefix = query_name("")
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE]
+    return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _only(streams: list[str], where: str) -> str:
+    if not streams:
+        raise NoReplica(f"no stream runs {where}: start one with `memstream run`")
+    if len(streams) > 1:
+        raise ConfigurationError(f"several streams run {where}: choose with --stream {' | '.join(streams)}")
+    return streams[0]
+
+
+def _folder() -> Path:
+    folder = cache_dir() / "running"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from pipeline.admission import AdmissionConfig
 from pipeline.chunks import ChunkConfig
@@ -46,7 +46,9 @@ class ReplicaConfig(BaseModel):
     max_answers: int = Field(default=4, ge=1, description="Answers running at once on a replica; more wait.")
     max_restarts: int = Field(default=-1, ge=-1, description="Restarts of a killed replica. -1: without end.")
     poll_bytes: int = Field(default=1 << 20, ge=1 << 10, description="Bytes of records handed from the poller to the replica at once.")
-    poll_hung_s: float = Field(default=120.0, gt=0, description="A poll that takes longer is hung: the poller's process is ended and replaced.")
+    poll_hung_s: float = Field(
+        default=120.0, gt=0, description="A poll that takes longer is hung: the poller's process is ended and replaced."
+    )
     model_errors_in_a_row: int = Field(default=3, ge=1, description="Documents in a row that the model fails on before the stream stops.")
 
 
@@ -77,6 +79,12 @@ class StreamConfig(BaseModel):
     replicas: ReplicaConfig = Field(default=ReplicaConfig(), description="The replicas.")
     answers: AnswerConfig = Field(default=AnswerConfig(), description="Bounds of an answer.")
     snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often the pool is saved.")
+
+    @model_validator(mode="after")
+    def _dead_letters_go_elsewhere(self) -> Self:
+        if self.dead_letters.topic in self.kafka.topics:
+            raise ValueError(f"dead_letters.topic {self.dead_letters.topic!r} is also read as a topic of the stream; choose another")
+        return self
 
     def effective(self) -> dict[str, Any]:
         """As JSON types, defaults filled in, secrets masked: what is printed and stored in every manifest."""

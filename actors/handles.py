@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
 from actors.config import StreamConfig
 from actors.messages import Answer, Phase, Polled, Question, ReplicaStatus
@@ -19,8 +20,21 @@ NAMESPACE = "memstream"
 PollerActor = ray.remote(Poller)
 
 
+def result_of(reference: Any, timeout_s: float | None = None) -> Any:
+    """What a remote call returned, or what it raised, as it raised it: without Ray's wrapping and its trace in the message.
+
+    Raises RayActorError and GetTimeoutError besides, where no answer came.
+    """
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except RayTaskError as error:
+        raise error.cause from error
+
+
 class RemotePoller:
     """A poller in a process of its own, replaced when it hangs or dies. One batch is read ahead while the last one is learned.
+
+    Called by the ingest thread and, for `flush` and `commit`, by the one that saves.
 
     NOTHING-SILENT: dead letters that are not known to be acknowledged are kept here too, and a new process sends them again.
     """
@@ -30,6 +44,7 @@ class RemotePoller:
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._ahead: ray.ObjectRef | None = None
+        self._replacing = threading.Lock()
         self._actor = self._start()
 
     def _start(self) -> Any:
@@ -38,7 +53,9 @@ class RemotePoller:
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
-        polled: Polled = self._get(self._ahead or self._actor.poll.remote(max_bytes, timeout_s))
+        actor, ahead = self._actor, self._ahead
+        self._ahead = None
+        polled: Polled = self._get(actor, ahead or actor.poll.remote(max_bytes, timeout_s))
         self._positions = polled.positions
         for item in polled.items:
             if isinstance(item, DeadLetter):
@@ -50,19 +67,22 @@ class RemotePoller:
 
     def reject(self, letter: DeadLetter) -> None:
         """As `Poller.reject`."""
-        self._keep(letter)
-        self._get(self._actor.reject.remote(letter))
+        actor = self._actor
+        sent = actor.reject.remote(letter)
+        self._keep(letter)  # after it was sent: a flush acknowledges what is kept here and was sent before it
+        self._get(actor, sent)
 
     def flush(self, timeout_s: float) -> None:
         """As `Poller.flush`."""
-        count = len(self._letters)
-        self._get(self._actor.flush.remote(timeout_s))
-        acknowledged, self._letters = self._letters[:count], self._letters[count:]
+        actor, count = self._actor, len(self._letters)
+        self._get(actor, actor.flush.remote(timeout_s))
+        acknowledged, self._letters[:count] = self._letters[:count], []
         self._letter_bytes -= sum(letter.record.size_bytes for letter in acknowledged)
 
     def commit(self, positions: Mapping[str, int], metadata: str) -> None:
         """As `Poller.commit`."""
-        self._get(self._actor.commit.remote(positions, metadata))
+        actor = self._actor
+        self._get(actor, actor.commit.remote(positions, metadata))
 
     def close(self) -> None:
         """End the process."""
@@ -77,20 +97,22 @@ class RemotePoller:
         self._letters.append(letter)
         self._letter_bytes += letter.record.size_bytes
 
-    def _get(self, reference: Any) -> Any:
-        self._ahead = None if reference is self._ahead else self._ahead
+    def _get(self, actor: Any, reference: Any) -> Any:
         try:
-            return ray.get(reference, timeout=self._config.replicas.poll_hung_s)
+            return result_of(reference, self._config.replicas.poll_hung_s)
         except (RayActorError, GetTimeoutError) as error:
-            self._replace()
+            self._replace(actor)
             raise PartitionStalled(f"the poller's process hung or ended and was replaced: {type(error).__name__}") from error
 
-    def _replace(self) -> None:
-        ray.kill(self._actor)
-        self._ahead = None
-        self._actor = self._start()
-        for letter in self._letters:
-            self._actor.reject.remote(letter)
+    def _replace(self, actor: Any) -> None:
+        with self._replacing:
+            if actor is not self._actor:
+                return  # the other thread has seen it, too
+            ray.kill(actor)
+            self._ahead = None
+            self._actor = self._start()
+            for letter in self._letters:
+                self._actor.reject.remote(letter)
 
 
 class ReplicaHandle:
@@ -112,13 +134,17 @@ class ReplicaHandle:
 
     def answer(self, question: Question, timeout_s: float) -> Answer:
         """Ask it. Raises RayActorError or GetTimeoutError where it does not answer, and what `Replica.answer` raises."""
-        answer: Answer = ray.get(self._actor.answer.options(concurrency_group="query").remote(question), timeout=timeout_s)
+        answer: Answer = result_of(self._actor.answer.options(concurrency_group="query").remote(question), timeout_s)
         return answer
 
     def drain(self, timeout_s: float) -> ReplicaStatus:
         """Let it finish, save and stop reading."""
-        status: ReplicaStatus = ray.get(self._actor.drain.options(concurrency_group="control").remote(), timeout=timeout_s)
+        status: ReplicaStatus = result_of(self._actor.drain.options(concurrency_group="control").remote(), timeout_s)
         return status
+
+    def kill(self) -> None:
+        """End its process; it does not come back."""
+        ray.kill(self._actor)
 
 
 def _status(number: int, reference: Any) -> ReplicaStatus:
@@ -127,8 +153,16 @@ def _status(number: int, reference: Any) -> ReplicaStatus:
         return status
     except GetTimeoutError:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="does not answer yet: starting, restoring or restarting")
-    except RayActorError as error:
+    except ActorDiedError as error:
         return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=str(error).strip().splitlines()[-1])
+    except RayActorError:
+        return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process ended; Ray starts it again")
+
+
+def named_replicas(config: StreamConfig) -> list[ReplicaHandle]:
+    """The running replicas of a stream. Raises ValueError if one of them does not run."""
+    names = [replica_name(config.stream, number) for number in range(config.replicas.count)]
+    return [ReplicaHandle(ray.get_actor(name, namespace=NAMESPACE), number) for number, name in enumerate(names)]
 
 
 def replica_name(stream: str, number: int) -> str:

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.config import StreamConfig
-from actors.handles import ReplicaHandle
+from actors.handles import ReplicaHandle, named_replicas
 from actors.messages import Answer, Question, ReplicaStatus
 from pipeline.errors import MemstreamError
 
@@ -44,7 +44,7 @@ def knowing_most(statuses: Sequence[ReplicaStatus]) -> list[ReplicaStatus]:
     [1, 0]
     """
     usable = [status for status in statuses if status.answers]
-    return sorted(usable, key=lambda status: (-(status.watermark_ms or -1), -status.counts.get("applied", 0), status.running_answers))
+    return sorted(usable, key=lambda status: (-(-1 if status.watermark_ms is None else status.watermark_ms), -status.counts.get("applied", 0), status.running_answers))
 
 
 class QueryActor:
@@ -68,7 +68,9 @@ class QueryActor:
             except (RayActorError, GetTimeoutError) as error:
                 log.warning("replica %d did not answer: %s", status.replica, type(error).__name__)
                 failures.append(f"replica {status.replica}: {type(error).__name__}")
-        raise NoReplica("; ".join(failures) or "; ".join(f"replica {each.replica} {each.phase}: {each.problem}" for each in self.statuses()))
+        raise NoReplica(
+            "; ".join(failures) or "; ".join(f"replica {each.replica} {each.phase}: {each.problem}" for each in self.statuses())
+        )
 
     def statuses(self) -> list[ReplicaStatus]:
         """All replicas as they stand."""
@@ -79,4 +81,11 @@ class QueryActor:
         return self._config
 
 
-RemoteQueryActor = ray.remote(QueryActor)
+class RemoteQuery(QueryActor):
+    """As Ray runs it: it finds the replicas by their names, so that it can be started again when it is killed."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__(config, named_replicas(config))
+
+
+QueryActorProcess = ray.remote(RemoteQuery)

@@ -27,4 +27,4 @@ class RemoteReplica:
 
 
 # Health must not queue behind answers; how many of those run at once is the replica's own bound.
-ReplicaActor = ray.remote(concurrency_groups={"control": 4, "query": 64})(RemoteReplica)
+ReplicaActor = ray.remote(concurrency_groups={"control": 4, "query": 64})(RemoteReplica)  # type: ignore[call-overload]

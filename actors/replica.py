@@ -55,6 +55,7 @@ class Replica:
         self._phase: Phase = Phase.STARTING
         self._problem: str | None = None
         self._snapshot_problem: str | None = None
+        self._failure: str | None = None
         self._stop = threading.Event()
         self._saving: threading.Thread | None = None
         self._complete_up_to_s: float | None = None
@@ -111,8 +112,13 @@ class Replica:
             while not self._stop.is_set():
                 self._ingest_once()
         except Exception as error:
-            log.exception("replica %d of %s stops reading", self._number, self._config.stream)
-            self._phase, self._problem = Phase.FAILED, f"{type(error).__name__}: {error}"
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """It cannot go on learning; what it knows it still answers from."""
+        log.error("replica %d of %s stops reading", self._number, self._config.stream, exc_info=error)
+        self._failure = f"{type(error).__name__}: {error}"
+        self._stop.set()
 
     def _ingest_once(self) -> None:
         try:
@@ -147,7 +153,7 @@ class Replica:
     # ------------------------------------------------------------------ saving
 
     def _save_if_due(self) -> None:
-        if not self._owns_lineage or self._saving is not None and self._saving.is_alive():
+        if not self._owns_lineage or (self._saving is not None and self._saving.is_alive()):
             return
         last, state = self._saver.last, self._learner.state
         updates = state.update_number - (last.update_number if last else 0)
@@ -157,17 +163,16 @@ class Replica:
             self._saving.start()
 
     def _save(self) -> None:
-        """A snapshot in the background. The store may be away for a while: updates go on and it is tried again when next due."""
+        """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
         self._saved_at_s = time.monotonic()
         try:
             self._saver.save(self._learner, self._client)
             self._snapshot_problem = None
-        except MemstreamError as error:
+        except Exception as error:
             log.error("no snapshot: %s", error)
             self._snapshot_problem = f"{type(error).__name__}: {error}"
-            if not error.retriable:
-                self._phase, self._problem = Phase.FAILED, self._snapshot_problem
-                self._stop.set()
+            if not (isinstance(error, MemstreamError) and error.retriable):
+                self._fail(error)
 
     def drain(self) -> ReplicaStatus:
         """Finish the document, save, commit, let go of the stream. Answers go on."""
@@ -176,7 +181,7 @@ class Replica:
             self._ingest.join()
         if self._saving is not None:
             self._saving.join()
-        if self._phase not in (Phase.FAILED, Phase.SERVING, Phase.DRAINED):
+        if self._failure is None and self._phase not in (Phase.SERVING, Phase.DRAINED):
             self._phase = Phase.DRAINING
             if self._owns_lineage and self._poller is not None:
                 self._save_last()
@@ -257,11 +262,11 @@ class Replica:
         """How it stands; waits for nothing."""
         state, last = self._learner.state, self._saver.last
         complete_s = self._complete_up_to_s
-        drained = self._phase in (Phase.DRAINED, Phase.SERVING)
+        still = self._phase in (Phase.DRAINED, Phase.SERVING) and last is not None and last.update_number == state.update_number
         return ReplicaStatus(
             replica=self._number,
-            phase=self._phase,
-            problem=self._problem,
+            phase=Phase.FAILED if self._failure else self._phase,
+            problem=self._failure or self._problem,
             pid=os.getpid(),
             node=platform.node(),
             device=str(self._pool.model.device),
@@ -280,7 +285,7 @@ class Replica:
             epoch=last.epoch if last else None,
             epoch_age_s=time.monotonic() - self._saved_at_s if last else None,
             snapshot_problem=self._snapshot_problem,
-            pool_sha256=last.pool_sha256 if last and drained else None,
+            pool_sha256=last.pool_sha256 if last and still else None,
         )
 
     def last_saved(self) -> Saved | None:

@@ -132,7 +132,9 @@ class Saver:
     def _warn_if_other_lineage(self, manifest: Manifest) -> None:
         ours, theirs = (self._lineage.device, self._lineage.threads), (manifest.device, manifest.threads)
         if ours != theirs:
-            log.warning("the snapshot was computed on %s with %d threads, this is %s with %d: pools may differ in the last bits", *theirs, *ours)
+            log.warning(
+                "the snapshot was computed on %s with %d threads, this is %s with %d: pools may differ in the last bits", *theirs, *ours
+            )
 
 
 def _images(pool: MemoryPool, version: Version) -> Iterator[LayerImage]:

@@ -1,8 +1,8 @@
 """Starts the replicas and the query actor of one stream, watches them, and drains them.
 
-    supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
-          |                              ^
-          +-- starts --> query actor ----+-- asks
+supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
+      |                              ^
+      +-- starts --> query actor ----+-- asks
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.config import StreamConfig
-from actors.handles import NAMESPACE, ReplicaHandle, query_name, replica_name
+from actors.handles import NAMESPACE, ReplicaHandle, named_replicas, query_name, replica_name, result_of
 from actors.messages import Answer, Phase, Question, ReplicaStatus
-from actors.query import NoReplica, RemoteQueryActor
+from actors.query import NoReplica, QueryActorProcess
 from actors.remote_replica import ReplicaActor
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.store import is_local
@@ -28,6 +28,12 @@ WATCH_S = 0.5
 
 class ReplicaFailed(MemstreamError):
     """A replica cannot go on; the message is its own."""
+
+
+class ReplicaLost(MemstreamError):
+    """A replica's process ended while it drained. Ray starts it again from its last snapshot: watch it, and drain it again."""
+
+    retriable = True
 
 
 def connect(address: str | None = None, num_cpus: int | None = None) -> None:
@@ -60,9 +66,9 @@ class Supervisor:
         """
         threads = fit(config)
         replicas = [ReplicaHandle(_start_replica(config, number, threads), number) for number in range(config.replicas.count)]
-        query = RemoteQueryActor.options(  # type: ignore[attr-defined]
+        query = QueryActorProcess.options(  # type: ignore[attr-defined]
             name=query_name(config.stream), namespace=NAMESPACE, num_cpus=0, max_concurrency=64, max_restarts=-1
-        ).remote(config, replicas)
+        ).remote(config)
         return cls(config, replicas, query)
 
     @classmethod
@@ -71,8 +77,7 @@ class Supervisor:
         try:
             query = ray.get_actor(query_name(stream), namespace=NAMESPACE)
             config: StreamConfig = ray.get(query.config.remote(), timeout=10)
-            numbers = range(config.replicas.count)
-            handles = [ReplicaHandle(ray.get_actor(replica_name(stream, number), namespace=NAMESPACE), number) for number in numbers]
+            handles = named_replicas(config)
         except (ValueError, RayActorError) as error:
             raise NoReplica(f"no stream {stream!r} runs on this Ray cluster: start it with `memstream run`") from error
         return cls(config, handles, query)
@@ -83,7 +88,7 @@ class Supervisor:
 
     def ask(self, question: Question) -> Answer:
         """Through the query actor. Raises NoReplica, ValueError."""
-        answer: Answer = ray.get(self._query.ask.remote(question))
+        answer: Answer = result_of(self._query.ask.remote(question))
         return answer
 
     def healthy(self) -> list[ReplicaStatus]:
@@ -94,7 +99,7 @@ class Supervisor:
         """
         statuses = self.statuses()
         for status in statuses:
-            if status.phase is Phase.FAILED or status.phase is Phase.DOWN and self._is_dead(status.replica):
+            if status.phase is Phase.FAILED or (status.phase is Phase.DOWN and self._is_dead(status.replica)):
                 raise ReplicaFailed(f"replica {status.replica}: {status.problem}")
         return statuses
 
@@ -123,14 +128,26 @@ class Supervisor:
         return self._replicas[number].status(timeout_s=30.0).phase is Phase.DOWN
 
     def drain(self, timeout_s: float = 600.0) -> list[ReplicaStatus]:
-        """Let all replicas finish their document, save and stop reading. Answers go on until `stop`."""
-        return [replica.drain(timeout_s) for replica in self._replicas]
+        """Let all replicas finish their document, save and stop reading. Answers go on until `stop`.
+
+        Raises:
+            ReplicaLost: one was killed meanwhile; the same call may be made again.
+        """
+        return [self._drained(replica, timeout_s) for replica in self._replicas]
+
+    def _drained(self, replica: ReplicaHandle, timeout_s: float) -> ReplicaStatus:
+        try:
+            return replica.drain(timeout_s)
+        except GetTimeoutError as error:
+            raise ReplicaFailed(f"replica {replica.number}: still not drained after {timeout_s:.0f} s") from error
+        except RayActorError as error:
+            raise ReplicaLost(f"replica {replica.number}: its process ended while it drained") from error
 
     def stop(self) -> None:
         """End the actors."""
         ray.kill(self._query)
         for replica in self._replicas:
-            ray.kill(replica._actor)
+            replica.kill()
 
 
 def fit(config: StreamConfig) -> int:
@@ -162,7 +179,9 @@ def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
     try:
         return ReplicaActor.options(**options).remote(config, number, threads)  # type: ignore[attr-defined]
     except ValueError as error:
-        raise ConfigurationError(f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name") from error
+        raise ConfigurationError(
+            f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name"
+        ) from error
 
 
 def disconnect() -> None:

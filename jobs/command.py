@@ -1,6 +1,6 @@
 """How every command ends: what went wrong becomes one message for people and an exit code for scripts, here and nowhere else.
 
-    0  done     1  it failed, and the message says what to do     2  it was called wrongly     130  interrupted
+0  done     1  it failed, and the message says what to do     2  it was called wrongly     130  interrupted
 """
 
 from __future__ import annotations

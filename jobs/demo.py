@@ -30,11 +30,11 @@ from actors.config import StreamConfig
 from actors.messages import Answer, Question, ReplicaStatus
 from actors.supervisor import Supervisor, connect, disconnect
 from jobs.broker import EmbeddedBroker
+from jobs.command import start
 from jobs.corpora.examples import Fit
 from jobs.factbook import FactbookDocument, LeaderQuestion, documents, load_entries, questions
 from model.catalog import NAME, checkpoint_folder, token_counter
 from model.scoring import contains_answer
-from pipeline.kafka_client import KafkaConfig
 from pipeline.publish import Publisher
 from pipeline.topics import delete_topic
 
@@ -293,4 +293,4 @@ def show(cases: Sequence[Case], result: dict[str, Any], config: StreamConfig, ou
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

@@ -52,7 +52,7 @@ class Progress:
         line, now_s = status_line(status), time.monotonic()
         said, said_at_s = self._said.get(status.replica, ("", 0.0))
         turned = status.phase.value not in said.split(":")[0]
-        if turned or line != said and now_s - said_at_s >= _LINE_EVERY_S:
+        if turned or (line != said and now_s - said_at_s >= _LINE_EVERY_S):
             self._said[status.replica] = line, now_s
             self.say(line)
 
@@ -70,7 +70,7 @@ def status_line(status: ReplicaStatus) -> str:
 def _parts(status: ReplicaStatus) -> list[str]:
     parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome in Outcome if (count := status.counts.get(outcome.value))]
     if status.position:
-        parts.append("caught up" if status.caught_up else f"{lag(status)} behind")
+        parts.append("caught up" if status.caught_up else f"{lag(status)} behind" if status.highwater else "reading")
     return parts + ([f"epoch {status.epoch}"] if status.epoch is not None else [])
 
 

@@ -39,7 +39,9 @@ def publish(
     file: Annotated[Path | None, typer.Argument(help="File with one document a line; - for standard input.", show_default=False)] = None,
     text: Annotated[str | None, typer.Option(help="One document, instead of a file.")] = None,
     title: Annotated[str | None, typer.Option(help="Its title.")] = None,
-    format: Annotated[Format | None, typer.Option(help="A JSON object a line, or a text a line; told by the first line if not given.")] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="A JSON object a line, or a text a line; told by the first line if not given.")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker; kafka.bootstrap_servers if not given.")] = None,

@@ -58,7 +58,9 @@ def run(
     until: Annotated[Until | None, typer.Option(help="caught-up: drain what is in the topics now, save, and exit.")] = None,
     as_json: AsJson = False,
     address: RayAddress = None,
-    show_config: Annotated[bool, typer.Option("--show-config", help="Print the effective configuration, secrets masked, and exit.")] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the effective configuration, secrets masked, and exit.")
+    ] = False,
 ) -> None:
     """Learn a stream from Kafka and answer questions about it, until told to stop.
 
@@ -103,7 +105,7 @@ def stop_when(stop: StopRequest, until: Until | None) -> Callable[[list[ReplicaS
     """Whether these statuses are the last to be waited for."""
 
     def enough(statuses: list[ReplicaStatus]) -> bool:
-        return stop.wanted or until is not None and all(status.caught_up for status in statuses)
+        return stop.wanted or (until is not None and all(status.caught_up for status in statuses))
 
     return enough
 

@@ -56,7 +56,9 @@ def find_stream(stream: str | None, address: str | None) -> Supervisor:
         connect(address)
     except ConnectionError as error:
         wanted = f"stream {stream!r}" if stream else "stream"
-        raise NoReplica(f"no {wanted} runs on this machine: start it with `memstream run`, or name its Ray cluster with --address") from error
+        raise NoReplica(
+            f"no {wanted} runs on this machine: start it with `memstream run`, or name its Ray cluster with --address"
+        ) from error
     return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
 
 

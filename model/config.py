@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig
 
 from model.errors import CheckpointError
 
@@ -129,3 +129,7 @@ def _lora_config(fields: dict[str, Any] | None, where: str) -> dict[str, Any] | 
     if not isinstance(fields["target_modules"], list):
         raise CheckpointError(f"{where}: lora_config.target_modules must be a list of names, not {fields['target_modules']!r}")
     return {**fields, "target_modules": [name.rpartition(".")[2] for name in fields["target_modules"]]}
+
+
+# So that a tokenizer can be loaded from a checkpoint folder without transformers warning of a model type it does not know.
+AutoConfig.register(MemoryLLMConfig.model_type, MemoryLLMConfig)

@@ -99,8 +99,8 @@ class MemoryPool:
         self.num_layers, self.capacity, self.block = config.num_hidden_layers, config.num_memory_tokens, config.num_tokens
         slots = self.capacity + spare_blocks * self.block
         rows = slots + model.num_bos
-        head = config.hidden_size // config.num_attention_heads if config.head_dim is None else config.head_dim
-        shape = (self.num_layers, config.num_key_value_heads, rows, head)
+        attention = model.reader.model.layers[0].self_attn
+        shape = (self.num_layers, config.num_attention_heads // attention.num_key_value_groups, rows, attention.head_dim)
         # Zeroed, because a masked row still takes part in a product: its weight is 0, and 0 x NaN is not.
         self._keys_LHRE = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self._values_LHRE = torch.zeros(shape, dtype=model.dtype, device=model.device)
@@ -188,6 +188,7 @@ class MemoryPool:
         with self._lock:
             previous, self._published = self._published, self._head
             self._drop_if_unused(previous)
+            self._evict_excess()
             return self._published
 
     def rollback(self) -> None:
@@ -303,9 +304,12 @@ class MemoryPool:
             previous, self._head = self._head, Version(self._head.number + 1, update_number, slots_LN)
             self._versions.append(self._head)
             self._drop_if_unused(previous)
-            readable = [version for version in self._unneeded() if version.holders == 0]
-            for version in readable[: max(0, len(readable) + 1 - self.max_versions)]:
-                self._drop(version, evict=True)
+            self._evict_excess()
+
+    def _evict_excess(self) -> None:
+        readable = [version for version in self._unneeded() if version.holders == 0]
+        for version in readable[: max(0, len(readable) + 1 - self.max_versions)]:
+            self._drop(version, evict=True)
 
     def _drop_if_unused(self, version: Version) -> None:
         if version in self._unneeded() and version.readers == 0 and version.holders == 0:

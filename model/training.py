@@ -59,8 +59,8 @@ class TrainingConfig:
     questions: int = 16
     recitals: int = 3
     bank: int = 160
-    rate_read: float = 3e-4
-    rate_write: float = 1.5e-4
+    rate_read: float = 6e-4
+    rate_write: float = 2e-4
     rate_rows: float = 2e-5
     warmup_steps: int = 20
     stabilise_batch: int = 6
@@ -73,12 +73,13 @@ class TrainingConfig:
 
 @dataclass(slots=True)
 class Losses:
-    """Means of one step; `right` is the share of questions whose every answer token was the likeliest."""
+    """Means of one step; `right` (and of the newest document's questions, `right_newest`) is the share of questions whose every answer token was the likeliest."""
 
     answer: float = 0.0
     recite: float = 0.0
     tether: float = 0.0
     right: float = 0.0
+    right_newest: float = 0.0
     tokens: int = 0
 
 
@@ -153,7 +154,7 @@ class Trainer:
             loss.backward()
             total += loss.detach()
             self._remember(lesson, delta)
-        self._optimize(step, steps, rate=2.0)
+        self._optimize(step, steps, rate=1.5)
         return Losses(tether=float(total), tokens=sum(len(lesson.chunk) for lesson in lessons))
 
     def read(self, lessons: Sequence[Lesson], step: int) -> Losses:
@@ -176,8 +177,15 @@ class Trainer:
         for document in new:
             self._remember(document.lesson, document.delta_LKD)
         tokens = sum(len(prompt) + len(answer) for prompt, answer in asked + recited)
-        share = sum(right[: len(asked)]) / len(asked)
-        return Losses(answer=answer.item(), recite=recite.item(), tether=tether.item(), right=share, tokens=tokens)
+        newest = min(3, len(new[0].lesson.questions))
+        return Losses(
+            answer=answer.item(),
+            recite=recite.item(),
+            tether=tether.item(),
+            right=sum(right[: len(asked)]) / len(asked),
+            right_newest=sum(right[:newest]) / newest,
+            tokens=tokens,
+        )
 
     def fill_bank(self, lessons: Iterator[Lesson], count: int) -> Iterator[int]:
         """Inject `count` lessons in a chain, without gradients; yields how many are there."""
@@ -266,7 +274,7 @@ class Trainer:
     def _questions(self, documents: Sequence[Remembered], new: Sequence[Remembered]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Questions about the newest document, the other new ones, and documents of all ages."""
         newest = self.rng.sample(new[0].lesson.questions, min(3, len(new[0].lesson.questions)))
-        asked = list(newest)
+        asked = list(newest)  # first, so that they can be told apart
         while len(asked) < self.config.questions:
             (document,) = self._some(documents, new, 1)
             asked.append(self.rng.choice(document.lesson.questions))

@@ -69,7 +69,7 @@ class SlowMemoryLLM:
         """Delta [L, K, D]; of a first update shorter than K only [L, T, D]."""
         K, mark = self.fields["num_tokens"], self.tensors["new_memory_positional_emb"][0]
         text = self.tensors["model.embed_tokens.weight"][tokens]
-        delta = []
+        delta: list[Tensor] = []
         for layer in range(self.fields["num_hidden_layers"]):
             rows = text if self.memory is None else torch.cat([*self._bos(layer), self.memory[layer, -K:], text])
             rows = torch.cat([rows[:-K], rows[-K:] + mark])
@@ -149,18 +149,18 @@ class SlowMemoryLLM:
             return float(self.fields["rope_scaling"]["factor"])
         if self.fields.get("interpolate_position_ids"):
             positions = (self.fields["num_blocks"] + 1) * self.fields["num_tokens"]
-            return max(1.0, positions / float(self.fields["max_position_embeddings"]))
+            return max(1.0, float(positions) / float(self.fields["max_position_embeddings"]))
         return 1.0
 
     def _linear(self, name: str, rows: Tensor, adapter: str) -> Tensor:
         base = f"{name}.base_layer" if f"{name}.base_layer.weight" in self.tensors else name
-        result = rows @ self.tensors[f"{base}.weight"].T
+        result: Tensor = rows @ self.tensors[f"{base}.weight"].T
         if f"{base}.bias" in self.tensors:
             result = result + self.tensors[f"{base}.bias"]
         if base != name:
             down, up = (self.tensors[f"{name}.lora_{part}.{adapter}.weight"] for part in "AB")
             lora = self.fields["lora_config"]
-            result = result + lora["lora_alpha"] / lora["r"] * (rows @ down.T @ up.T)
+            result = result + float(lora["lora_alpha"] / lora["r"]) * (rows @ down.T @ up.T)
         return result
 
     def _norm(self, name: str, rows: Tensor) -> Tensor:
@@ -212,7 +212,9 @@ def _shapes(fields: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def record(folder: Path, *, first_update: int = 19, seed: int = 0, shards: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+def record(
+    folder: Path, *, first_update: int = 19, seed: int = 0, shards: int = 1, dtype: torch.dtype = torch.float32, **changes: Any
+) -> Path:
     """Write `checkpoint/` and `expected.safetensors` of one kind of checkpoint into `folder`.
 
     Args:

@@ -1,0 +1,61 @@
+"""What integration and fault tests share: the one Ray of the session, a tiny model, a broker, and jobs as processes."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.config import StreamConfig
+from jobs.broker import EmbeddedBroker
+from tests.doubles.stream import stream_config
+from tests.doubles.tiny import tiny_checkpoint
+from tests.processes import Jobs
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The one owner of Ray. Its cores are numbers: more replicas run here than there are."""
+    import ray
+
+    ray.init(num_cpus=16, namespace="memstream", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """K = 16, N = 1024: after 64 updates of one document each everything is still remembered in part."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("small"), K=16, blocks=64)
+
+
+@pytest.fixture
+def stream(embedded: EmbeddedBroker, small_model: Path, tmp_path: Path) -> Callable[..., StreamConfig]:
+    """A stream's configuration with a topic and a name of its own; keyword arguments are sections laid over it."""
+    name = f"s{uuid.uuid4().hex[:8]}"
+
+    def made(**sections: object) -> StreamConfig:
+        brokers, topics = [embedded.bootstrap_servers], [f"news-{name}"]
+        return stream_config(small_model, tmp_path / "snapshots", brokers, topics, **{"stream": name, **sections})
+
+    return made
+
+
+@pytest.fixture
+def jobs(ray_address: str, tmp_path: Path) -> Iterator[Jobs]:
+    """Runs `python -m jobs.X` on the session's Ray; ends what is left of them."""
+    environ = {**os.environ, "RAY_ADDRESS": ray_address, "MEMSTREAM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    started = Jobs(tmp_path, environ)
+    yield started
+    started.end()

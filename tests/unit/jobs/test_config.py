@@ -1,0 +1,111 @@
+"""Every mistake in a configuration is named by its key, and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.config import StreamConfig
+from jobs.config import as_yaml, load_config, parse_config
+from pipeline.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE, QUICKSTART = (ROOT / "infra" / "config" / name for name in ("example.yaml", "quickstart.yaml"))
+PLAIN = ["kafka.bootstrap_servers=one:9092", "kafka.topics=[news]"]
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(None, [*PLAIN, *overrides])
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", [EXAMPLE, QUICKSTART])
+def test_the_example_configurations_load(path: Path) -> None:
+    assert load_config(path).kafka.topics == ("news",)
+
+
+def test_the_example_holds_every_key_with_its_default() -> None:
+    example = yaml.safe_load(EXAMPLE.read_text())
+    given = {key: example["kafka"][key] for key in ("bootstrap_servers", "topics")}
+    bare = StreamConfig.model_validate({"kafka": given})
+    assert keys(example) == keys(bare.effective())
+    assert load_config(EXAMPLE) == bare
+
+
+def keys(tree: Any, prefix: str = "") -> set[str]:
+    if not isinstance(tree, dict):
+        return {prefix}
+    return {key for name, inner in tree.items() for key in keys(inner, f"{prefix}.{name}")}
+
+
+def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "stream.yaml"
+    file.write_text("stream: a\nkafka: {bootstrap_servers: 'one:9092', topics: [x, y]}\nreplicas:\n")
+    config = load_config(file, ["stream=b", "replicas.count=2", "decode.fields.text=article.body", "snapshots.every_s=null"])
+    assert (config.stream, config.replicas.count, config.decode.fields.text) == ("b", 2, "article.body")
+    assert config.kafka.topics == ("x", "y") and config.snapshots.every_s is None
+
+
+def test_a_list_of_one_may_be_written_as_it_is() -> None:
+    assert load_config(None, ["kafka.bootstrap_servers=one:9092,two:9092", "kafka.topics=news"]).kafka.topics == ("news",)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("kafka.topic=news", "kafka.topic: there is no such key; did you mean kafka.topics?"),
+        ("stram=news", "stram: there is no such key; did you mean stream?"),
+        ("every_updates=3", "every_updates: there is no such key; did you mean snapshots.every_updates?"),
+        ("decode.fields.zzz=3", "decode.fields.zzz: there is no such key; known here: text, title, source, id, time"),
+        ("replicas.count=0", "replicas.count: input should be greater than or equal to 1; Replicas of this stream"),
+        ("replicas.device=tpu", "replicas.device: input should be 'auto', 'cpu' or 'cuda'"),
+        ("admission.max_chars=0", "admission.max_chars: "),
+        ("dead_letters.topic=news", "dead_letters.topic 'news' is also read as a topic of the stream"),
+        ("stream=a b", "stream: string should match pattern"),
+        ("replicas=2", "replicas: input should be a valid dictionary"),
+        ("count", "--set count: want KEY=VALUE"),
+        ("kafka.topics=[news", "--set kafka.topics: '[news' is not YAML"),
+    ],
+)
+def test_a_mistake_is_named_by_its_key(override: str, said: str) -> None:
+    assert said in refusal(override)
+
+
+def test_all_mistakes_are_told_together() -> None:
+    assert len(refusal("kafka.topic=x", "replicas.count=0", "nonsense=1").splitlines()) == 3
+
+
+def test_a_stream_without_brokers_is_told_how_to_name_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"kafka.bootstrap_servers: missing; name your brokers"):
+        load_config(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kafka: [", "is not YAML"),
+        ("- a\n- b\n", "holds a list"),
+        ("stream: a\nstream: b\n", "the key 'stream' stands here twice"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "stream.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        load_config(file)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read the configuration"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_secrets_are_masked_and_references_stay() -> None:
+    secret = {"sasl_plain_username": "${FEED_USER}", "sasl_plain_password": "s3cret"}
+    config = parse_config({"kafka": {"bootstrap_servers": "one:9092", "topics": ["news"], **secret}})
+    assert "s3cret" not in as_yaml(config) and "${FEED_USER}" in as_yaml(config)
+    assert yaml.safe_load(as_yaml(config))["kafka"]["topics"] == ["news"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -43,13 +44,13 @@ class RemotePoller:
         self._config, self._positions, self._owns_lineage = config, positions, owns_lineage
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
-        self._ahead: ray.ObjectRef | None = None
+        self._ahead: Any = None
         self._replacing = threading.Lock()
         self._actor = self._start()
 
     def _start(self) -> Any:
         # It costs no core of its own: polling waits for the network most of the time.
-        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage)  # type: ignore[attr-defined]
+        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage)
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
@@ -87,10 +88,8 @@ class RemotePoller:
     def close(self) -> None:
         """End the process."""
         self._ahead = None
-        try:
+        with suppress(RayActorError, GetTimeoutError):
             ray.get(self._actor.close.remote(), timeout=10)
-        except (RayActorError, GetTimeoutError):
-            pass
         ray.kill(self._actor)
 
     def _keep(self, letter: DeadLetter) -> None:

@@ -44,7 +44,12 @@ def knowing_most(statuses: Sequence[ReplicaStatus]) -> list[ReplicaStatus]:
     [1, 0]
     """
     usable = [status for status in statuses if status.answers]
-    return sorted(usable, key=lambda status: (-(-1 if status.watermark_ms is None else status.watermark_ms), -status.counts.get("applied", 0), status.running_answers))
+    return sorted(usable, key=_ignorance)
+
+
+def _ignorance(status: ReplicaStatus) -> tuple[int, int, int]:
+    watermark_ms = -1 if status.watermark_ms is None else status.watermark_ms
+    return -watermark_ms, -status.counts.get("applied", 0), status.running_answers
 
 
 class QueryActor:

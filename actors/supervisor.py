@@ -7,9 +7,11 @@ supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -37,9 +39,11 @@ class ReplicaLost(MemstreamError):
 
 
 def connect(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine."""
+    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine. Raises ConnectionError."""
     if ray.is_initialized():
         return
+    if address or os.environ.get("RAY_ADDRESS"):
+        _offer_token()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
         address=address,
@@ -49,6 +53,15 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> None:
         log_to_driver=True,
         configure_logging=False,
     )
+
+
+def _offer_token() -> None:
+    """A cluster started on this machine asks for the token in ~/.ray; ray.init offers it only to one that it found by itself."""
+    with suppress(ImportError):  # a Ray that knows no tokens
+        from ray._private.authentication import authentication_token_setup as setup
+
+        setup.logger.setLevel(logging.ERROR)  # it warns that there is a token
+        setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 class Supervisor:
@@ -66,7 +79,7 @@ class Supervisor:
         """
         threads = fit(config)
         replicas = [ReplicaHandle(_start_replica(config, number, threads), number) for number in range(config.replicas.count)]
-        query = QueryActorProcess.options(  # type: ignore[attr-defined]
+        query = QueryActorProcess.options(
             name=query_name(config.stream), namespace=NAMESPACE, num_cpus=0, max_concurrency=64, max_restarts=-1
         ).remote(config)
         return cls(config, replicas, query)
@@ -76,9 +89,9 @@ class Supervisor:
         """The running deployment of a stream, from any process of the cluster. Raises NoReplica if there is none."""
         try:
             query = ray.get_actor(query_name(stream), namespace=NAMESPACE)
-            config: StreamConfig = ray.get(query.config.remote(), timeout=10)
+            config: StreamConfig = result_of(query.config.remote(), 10)
             handles = named_replicas(config)
-        except (ValueError, RayActorError) as error:
+        except (ValueError, RayActorError, GetTimeoutError) as error:
             raise NoReplica(f"no stream {stream!r} runs on this Ray cluster: start it with `memstream run`") from error
         return cls(config, handles, query)
 
@@ -118,10 +131,8 @@ class Supervisor:
 
     def wait_ready(self) -> list[ReplicaStatus]:
         """Until every replica can answer."""
-        statuses: list[ReplicaStatus] = []
-        for statuses in self.watch(lambda found: all(status.answers for status in found)):
-            pass
-        return statuses
+        *_, last = self.watch(lambda found: all(status.answers for status in found))
+        return last
 
     def _is_dead(self, number: int) -> bool:
         # A replica that is being restarted is DOWN for moments only; asked again with patience, only a dead one still is.
@@ -177,7 +188,7 @@ def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
         "max_restarts": config.replicas.max_restarts,
     }
     try:
-        return ReplicaActor.options(**options).remote(config, number, threads)  # type: ignore[attr-defined]
+        return ReplicaActor.options(**options).remote(config, number, threads)
     except ValueError as error:
         raise ConfigurationError(
             f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name"

@@ -42,8 +42,17 @@ def _tell(answer: Answer, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
-    print(answer.text)
+    print(printable(answer.text))
     typer.echo(f"[{known(answer.knowledge)}; {answer.seconds:.1f} s]", err=True)
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a feed wrote into the memory must not steer a terminal.
+
+    >>> printable("a line\\nand \\x1b[2J")
+    'a line\\nand  [2J'
+    """
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def known(knowledge: Knowledge) -> str:

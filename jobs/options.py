@@ -13,13 +13,13 @@ ConfigFile: TypeAlias = Annotated[
 ]
 Overrides: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Override one key, as in --set replicas.count=2; the value is YAML. Repeatable."
-    ),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one key, as in --set replicas.count=2; the value is YAML. Repeatable."),
 ]
 RayAddress: TypeAlias = Annotated[
     str | None,
-    typer.Option("--address", metavar="HOST:PORT", help="Ray cluster to join; RAY_ADDRESS if not given, else one is found or started here."),
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray cluster to join; RAY_ADDRESS if not given, else one is found or started here."
+    ),
 ]
 StreamName: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Name of the stream; not needed where only one is there.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from actors.messages import ReplicaStatus
 from pipeline.records import Outcome
@@ -18,7 +19,7 @@ _LINE_EVERY_S = 5.0
 
 
 class Progress:
-    """Shows statuses as they come. `quiet`: nothing but changes of phase."""
+    """Shows statuses as they come."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
@@ -61,7 +62,8 @@ def status_line(status: ReplicaStatus) -> str:
     """One replica in one line.
 
     >>> from actors.messages import Phase
-    >>> status_line(ReplicaStatus(replica=0, phase=Phase.RUNNING, counts={"applied": 3, "gap": 1}, position={"news/0": 4}, highwater={"news/0": 9}))
+    >>> counts, position, highwater = {"applied": 3, "gap": 1}, {"news/0": 4}, {"news/0": 9}
+    >>> status_line(ReplicaStatus(replica=0, phase=Phase.RUNNING, counts=counts, position=position, highwater=highwater))
     'replica 0 running: 3 applied, 1 gap, 5 behind'
     """
     return f"replica {status.replica} {status.phase}: {status.problem or ', '.join(_parts(status)) or 'nothing read yet'}"
@@ -79,16 +81,15 @@ def lag(status: ReplicaStatus) -> int:
     return sum(max(0, end - status.position.get(partition, 0)) for partition, end in status.highwater.items())
 
 
-def status_table(statuses: Sequence[ReplicaStatus]) -> Table:
-    """All replicas, one a row."""
+def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
+    """All replicas, one a row, and below what each of them says is wrong."""
     table = Table(box=None, pad_edge=False)
-    for name in ("replica", "phase", "pid", "applied", "other", "behind", "updates", "remembered", "answers", "epoch"):
-        table.add_column(name, justify="left" if name in ("phase", "replica") else "right")
+    for name in ("replica", "phase", "pid", "applied", "other", "behind", "updates", "known", "asked", "epoch"):
+        table.add_column(name, justify="left" if name in ("phase", "replica") else "right", no_wrap=True)
     for status in statuses:
         table.add_row(*_cells(status))
-        for problem in filter(None, (status.problem, status.snapshot_problem)):
-            table.add_row("", f"[yellow]{problem}")
-    return table
+    told = [(status.replica, each) for status in statuses for each in (status.problem, status.snapshot_problem) if each]
+    return Group(table, *(Text(f"replica {replica}: {problem}", style="yellow") for replica, problem in told))
 
 
 def _cells(status: ReplicaStatus) -> list[str]:
@@ -99,7 +100,7 @@ def _cells(status: ReplicaStatus) -> list[str]:
         str(status.pid or ""),
         str(applied),
         str(sum(status.counts.values()) - applied),
-        "caught up" if status.caught_up else str(lag(status)) if status.highwater else "",
+        "0" if status.caught_up else str(lag(status)) if status.highwater else "",
         str(status.update_number),
         str(status.remembered_documents),
         str(status.running_answers),

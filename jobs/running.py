@@ -52,14 +52,21 @@ def find_stream(stream: str | None, address: str | None) -> Supervisor:
     if address is None and not os.environ.get("RAY_ADDRESS"):
         here = _here(stream)
         address = here.address if here is not None else "auto"
+    join(address)
+    return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
+
+
+def join(address: str | None) -> None:
+    """Connect to Ray; raises NoReplica where there is none."""
     try:
         connect(address)
     except ConnectionError as error:
-        wanted = f"stream {stream!r}" if stream else "stream"
-        raise NoReplica(
-            f"no {wanted} runs on this machine: start it with `memstream run`, or name its Ray cluster with --address"
-        ) from error
-    return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
+        where = address or os.environ.get("RAY_ADDRESS")
+        if where == "auto":
+            raise NoReplica(
+                "no stream runs on this machine: start one with `memstream run`, or name its Ray cluster with --address"
+            ) from error
+        raise NoReplica(f"cannot join the Ray cluster at {where}: {error}; if it asks for a token, put that into RAY_AUTH_TOKEN") from error
 
 
 def _here(stream: str | None) -> Running | None:

@@ -45,7 +45,7 @@ def verify(
     stream: Stream = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every object of the snapshots and compare size and SHA-256 with the manifest. Exits 1, naming each problem, unless all are whole."""
+    """Read every object and compare size and SHA-256 with the manifest. Exits 1, naming each problem, unless all are whole."""
     reader = _reader(config, overrides, root, stream)
     chosen = epochs or reader.epochs()
     if not chosen:

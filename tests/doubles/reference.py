@@ -164,7 +164,7 @@ class SlowMemoryLLM:
         return result
 
     def _norm(self, name: str, rows: Tensor) -> Tensor:
-        scale = (rows.square().mean(dim=1, keepdim=True) + self.fields["rms_norm_eps"]).sqrt()
+        scale = (rows.square().mean(dim=1, keepdim=True) + float(self.fields["rms_norm_eps"])).sqrt()
         return rows / scale * self.tensors[f"{name}.weight"]
 
 
@@ -184,12 +184,12 @@ def random_tensors(fields: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
         projection = name.rpartition(".")[2]
         adapted = projection in lora["target_modules"]
         base = f"{name}.base_layer" if adapted else name
-        tensors[f"{base}.weight"] = torch.randn(shape, generator=draw) * (1.3 / math.sqrt(shape[-1]))
+        tensors[f"{base}.weight"] = torch.randn(shape, generator=draw) * (0.8 / math.sqrt(shape[-1]))
         if (fields.get("attention_bias") and projection in ATTENTION) or (fields.get("mlp_bias") and projection in MLP):
             tensors[f"{base}.bias"] = 0.3 * torch.randn(shape[0], generator=draw)
         for adapter in adapters if adapted else ():
             tensors[f"{name}.lora_A.{adapter}.weight"] = torch.randn(lora["r"], shape[1], generator=draw) / math.sqrt(shape[1])
-            tensors[f"{name}.lora_B.{adapter}.weight"] = torch.randn(shape[0], lora["r"], generator=draw) / lora["r"]
+            tensors[f"{name}.lora_B.{adapter}.weight"] = torch.randn(shape[0], lora["r"], generator=draw) / (2 * lora["r"])
     D, L = fields["hidden_size"], fields["num_hidden_layers"]
     for name in ("model.norm", *(f"model.layers.{i}.{part}_layernorm" for i in range(L) for part in ("input", "post_attention"))):
         tensors[f"{name}.weight"] = 1 + 0.1 * torch.randn(D, generator=draw)

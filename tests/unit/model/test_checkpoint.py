@@ -22,6 +22,16 @@ from tests.doubles.tiny import tiny_checkpoint
 
 Tensors = dict[str, Tensor]
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+NEEDED = (
+    "model.layers.1.mlp.up_proj.weight",
+    "model.norm.weight",
+    "lm_head.weight",
+    "bos_embedding",
+    "new_memory_positional_emb",
+    "initialized",
+    "memory",
+)
+UNKNOWN = ("ltm_keys", "model.layers.3.input_layernorm.weight", "model.layers.0.self_attn.q_proj.lora_A.default.weight")
 
 
 @pytest.fixture
@@ -54,15 +64,12 @@ def without(tensors: Tensors, name: str) -> Tensors:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize(
-    "name",
-    ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight", "bos_embedding", "new_memory_positional_emb", "initialized", "memory"],
-)
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_missing_tensor_is_named(name: str, shards: int, tensors: Tensors, refused: Callable[..., str]) -> None:
     assert f"tensor {name} is missing" in refused(without(tensors, name), shards)
 
 
-@pytest.mark.parametrize("name", ["ltm_keys", "model.layers.3.input_layernorm.weight", "model.layers.0.self_attn.q_proj.lora_A.default.weight"])
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_tensor_is_named(name: str, tensors: Tensors, refused: Callable[..., str]) -> None:
     assert f"tensor {name} is not known" in refused(tensors | {name: torch.zeros(1)})
 
@@ -117,7 +124,7 @@ def test_a_file_that_is_cut_off_is_named(tensors: Tensors, tmp_path: Path) -> No
 def test_a_shard_that_is_not_there_is_named(tensors: Tensors, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, FIELDS, tensors, shards=3)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model-00002-of-00003.safetensors, which is missing"):
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00003\.safetensors, which is missing"):
         load_model(tmp_path)
 
 

@@ -50,8 +50,8 @@ def image(pool: MemoryPool) -> list[PoolLayer]:
         return list(pool.layers(version))
 
 
-def filled(model: MemoryLLM, updates: int, seed: int = 3, **options: int) -> MemoryPool:
-    pool = MemoryPool(model, seed=seed, **options)
+def filled(model: MemoryLLM, updates: int, seed: int = 3, spare_blocks: int = 16, max_versions: int = 3) -> MemoryPool:
+    pool = MemoryPool(model, seed=seed, spare_blocks=spare_blocks, max_versions=max_versions)
     for number in range(updates):
         pool.update(text(number))
     return pool
@@ -203,7 +203,7 @@ def test_a_held_version_stays_whole_and_updates_wait_for_it(model: MemoryLLM) ->
 
 def test_a_batch_that_cannot_fit_says_what_to_raise(model: MemoryLLM) -> None:
     pool = filled(model, 2, spare_blocks=1)
-    with pytest.raises(UpdateFailed, match="raise replica.spare_blocks"):
+    with pytest.raises(UpdateFailed, match=r"raise replica\.spare_blocks"):
         pool.apply(torch.zeros(2, 16, 32))
 
 

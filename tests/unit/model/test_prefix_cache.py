@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from model import prefix_cache
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool, PoolView
+from model.pool import MemoryPool, PoolView, Rotated, Version
 from tests.doubles.texts import text
 
 PROMPT = text(1000, 9)
@@ -44,7 +44,7 @@ class CopiesOf(TorchDispatchMode):
     """Notes every operation that puts as many rows as the pool has somewhere else than into the pool."""
 
     def __init__(self, pool: MemoryPool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.width = pool._keys_LHRE.shape[2:]
         self.copies: list[str] = []
 
@@ -73,9 +73,14 @@ def test_attention_reads_the_pools_own_values(pool: MemoryPool) -> None:
 
 
 def test_keys_are_rotated_once_for_all_questions_of_a_version(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    rotations = []
+    rotations: list[int] = []
     rotate = pool._rotate
-    monkeypatch.setattr(pool, "_rotate", lambda version, buffer: rotations.append(version.number) or rotate(version, buffer))
+
+    def counted(version: Version, buffer: Rotated) -> Rotated:
+        rotations.append(version.number)
+        return rotate(version, buffer)
+
+    monkeypatch.setattr(pool, "_rotate", counted)
     for _ in range(3):
         generated(pool, PROMPT[None])
     assert len(rotations) == 1
@@ -97,7 +102,12 @@ def test_what_watches_for_copies_sees_one(pool: MemoryPool) -> None:
 def test_an_update_projects_its_k_tokens_and_a_question_none(pool: MemoryPool, monkeypatch: pytest.MonkeyPatch) -> None:
     projected: list[int] = []
     project = pool.model.project
-    monkeypatch.setattr(pool.model, "project", lambda index, states: projected.append(len(states)) or project(index, states))
+
+    def counted(index: int, states_MD: Tensor) -> tuple[Tensor, Tensor]:
+        projected.append(len(states_MD))
+        return project(index, states_MD)
+
+    monkeypatch.setattr(pool.model, "project", counted)
     for length in (8, 3, 20):
         pool.update(text(length, length))
     assert projected == [8, 8] * 3

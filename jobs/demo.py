@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -41,13 +43,13 @@ from pipeline.topics import delete_topic
 STREAM = TOPIC = "world-factbook"
 ANSWER_TOKENS = 16
 FILL_DOCUMENTS = 64
-"""Documents before the first question's: after them a pool of 32 blocks holds little else than the stream (13 % of it is the very first)."""
+"""Documents before the first question's: of a pool of 32 blocks, 87 % is then written by documents after the very first."""
 OTHERS_BETWEEN = 2
 AGES = ((0, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, 10**9))
 STEP_S = 0.05
 
 app = typer.Typer(add_completion=False)
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @dataclass(slots=True)
@@ -178,7 +180,8 @@ def learn(stage: Stage, plan: Programme) -> ReplicaStatus:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    note = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), note)
     return Progress(*columns, console=console)
 
 
@@ -258,6 +261,10 @@ def by_age(cases: Sequence[Case]) -> list[dict[str, Any]]:
     return rows
 
 
+def _cell(case: Case, answer: str) -> str:
+    return f"{_mark(case.right(answer))} {escape(answer if len(answer) <= 40 else answer[:39] + '…')}"
+
+
 def _share(cases: Sequence[Case], stage: str) -> float:
     return round(sum(case.right(getattr(case, stage)) for case in cases) / len(cases), 3)
 
@@ -270,8 +277,8 @@ def show(cases: Sequence[Case], result: dict[str, Any], config: StreamConfig, ou
     """The table, and what to do next."""
     table = Table("question", "gold", *STAGES, "age", title="what it knew, and when")
     for case in cases:
-        cells = [f"{_mark(case.right(text))} {text}" for text in (getattr(case, stage) for stage in STAGES)]
-        table.add_row(case.asked.question, case.asked.gold, *cells, str(case.age))
+        cells = [_cell(case, getattr(case, stage)) for stage in STAGES[:-1]]
+        table.add_row(case.asked.question, case.asked.gold, *cells, "= end" if case.restored == case.end else case.restored, str(case.age))
     console.print(table)
     console.print("accuracy: " + ", ".join(f"{stage} {share:.0%}" for stage, share in result["accuracy"].items()))
     for row in result["accuracy_by_age"]:
@@ -285,11 +292,12 @@ def show(cases: Sequence[Case], result: dict[str, Any], config: StreamConfig, ou
         f"{result['documents']} documents, {result['updates']} updates into a pool of {result['pool_tokens']} tokens a layer, "
         f"{result['seconds']:.0f} s; all of it in {out}\n"
     )
-    root = config.snapshots.root
-    console.print("[b]next[/b]", style=None)
-    console.print(f"  .venv/bin/memstream snapshots verify --root {root} --stream {STREAM}     check the snapshot's digests", soft_wrap=True)
-    console.print("  make demo SEED=2                                                    other questions", soft_wrap=True)
-    console.print("  .venv/bin/memstream run --help                                      your own feed: see the README", soft_wrap=True)
+    verify = f".venv/bin/memstream snapshots verify --root {config.snapshots.root} --stream {STREAM}"
+    steps = {verify: "check the snapshot's digests", "make demo SEED=2": "other questions"}
+    steps[".venv/bin/memstream run --help"] = "your own feed: see the README"
+    console.print("next:")
+    for command, what in steps.items():
+        console.print(f"  {command}    [dim]# {what}[/dim]", soft_wrap=True)
 
 
 if __name__ == "__main__":

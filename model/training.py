@@ -65,6 +65,7 @@ class TrainingConfig:
     warmup_steps: int = 20
     stabilise_batch: int = 6
     grow_steps: int = 150
+    mean_age: float = 6.0
     small_pools: float = 0.2
     recite_weight: float = 0.4
     tether_weight: float = 1.0
@@ -244,7 +245,7 @@ class Trainer:
         older = self.rng.sample(list(self.bank), min(count, len(self.bank)))
         for document in new[1:]:
             # Close to the end more often than not: that is where most of a full pool's tokens are.
-            older.insert(max(0, len(older) - int(self.rng.expovariate(1 / 12))), document)
+            older.insert(max(0, len(older) - int(self.rng.expovariate(1 / self.config.mean_age))), document)
         return without_contradicted([*older, new[0]])
 
     def _pool_documents(self, step: int) -> int:
@@ -287,7 +288,7 @@ class Trainer:
             if self.rng.random() < 0.35:
                 found.append(self.rng.choice(new))
             else:
-                age = min(len(documents) - 1, int(self.rng.expovariate(1 / 14)))
+                age = min(len(documents) - 1, int(self.rng.expovariate(1 / self.config.mean_age)))
                 found.append(documents[len(documents) - 1 - age])
         return found
 

@@ -42,17 +42,26 @@ class BrokerUnavailable(StreamError):
 
 
 class PartitionStalled(StreamError):
-    """A partition's end moves while its position stands still. The consumer is rebuilt at its position; if it repeats, look at the broker."""
+    """A partition's end moves while its position stands still.
+
+    The consumer is rebuilt at its position; if it repeats, look at the broker.
+    """
 
     retriable = True
 
 
 class DataLoss(StreamError):
-    """The log no longer holds the next position (recreated, truncated or aged out). Choose `kafka.on_data_loss: earliest | latest` to go on and count the loss."""
+    """The log no longer holds the next position (recreated, truncated or aged out).
+
+    Choose `kafka.on_data_loss: earliest | latest` to go on and count the loss.
+    """
 
 
 class DeadLetterUnacknowledged(StreamError):
-    """A dead letter was not acknowledged in time, so the position before it cannot become durable. Check the dead-letter topic; it is tried again."""
+    """A dead letter was not acknowledged in time, so the position before it cannot become durable.
+
+    Check the dead-letter topic; it is tried again.
+    """
 
     retriable = True
 
@@ -76,4 +85,7 @@ class SnapshotMismatch(SnapshotError):
 
 
 class StaleWriter(SnapshotError):
-    """A newer writer has claimed this stream, so this one stops. Two deployments with the same stream name and root must not run at once."""
+    """A newer writer has claimed this stream, so this one stops.
+
+    Two deployments with the same stream name and root must not run at once.
+    """

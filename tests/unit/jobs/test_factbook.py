@@ -6,12 +6,12 @@ from datetime import date
 
 import pytest
 
-from model.assets import FACTBOOK_2025, cached
 from jobs.corpora.entries import Entry, parse_entry
 from jobs.corpora.examples import Fit, estimate_tokens
 from jobs.corpora.offices import CHIEF, HEAD
 from jobs.factbook import NEW_SINCE, candidates, documents, executive_documents, filler_texts, load_entries, questions
 from jobs.known_leaders import KNOWN_LEADERS
+from model.assets import FACTBOOK_2025, cached
 from model.scoring import contains_answer
 
 FIT = Fit(count_tokens=estimate_tokens, max_tokens=80)
@@ -75,7 +75,7 @@ def test_a_question_names_the_documents_that_answer_it() -> None:
 def test_the_seed_draws_the_questions() -> None:
     assert questions(ENTRIES, FIT, seed=1, n=2) == questions(ENTRIES, FIT, seed=1, n=2)
     assert len({tuple(question.gold for question in questions(ENTRIES, FIT, seed, n=2)) for seed in range(20)}) > 1
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="[Ss]ample"):
         questions(ENTRIES, FIT, seed=1, n=4)
 
 

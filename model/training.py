@@ -74,7 +74,7 @@ class TrainingConfig:
 
 @dataclass(slots=True)
 class Losses:
-    """Means of one step; `right` (and of the newest document's questions, `right_newest`) is the share of questions whose every answer token was the likeliest."""
+    """Means of one step. `right`: the share of questions answered exactly; `right_newest`: of those about the newest document."""
 
     answer: float = 0.0
     recite: float = 0.0

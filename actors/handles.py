@@ -45,7 +45,7 @@ class RemotePoller:
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._ahead: Any = None
-        self._replacing = threading.Lock()
+        self._lost = threading.Event()
         self._actor = self._start()
 
     def _start(self) -> Any:
@@ -54,9 +54,9 @@ class RemotePoller:
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
-        actor, ahead = self._actor, self._ahead
-        self._ahead = None
-        polled: Polled = self._get(actor, ahead or actor.poll.remote(max_bytes, timeout_s))
+        self.renew()
+        ahead, self._ahead = self._ahead, None
+        polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
         self._positions = polled.positions
         for item in polled.items:
             if isinstance(item, DeadLetter):
@@ -67,23 +67,20 @@ class RemotePoller:
         return polled
 
     def reject(self, letter: DeadLetter) -> None:
-        """As `Poller.reject`."""
-        actor = self._actor
-        sent = actor.reject.remote(letter)
+        """As `Poller.reject`, without waiting: `flush` does."""
+        self._actor.reject.remote(letter)
         self._keep(letter)  # after it was sent: a flush acknowledges what is kept here and was sent before it
-        self._get(actor, sent)
 
     def flush(self, timeout_s: float) -> None:
         """As `Poller.flush`."""
-        actor, count = self._actor, len(self._letters)
-        self._get(actor, actor.flush.remote(timeout_s))
+        count = len(self._letters)
+        self._get(self._actor.flush.remote(timeout_s))
         acknowledged, self._letters[:count] = self._letters[:count], []
         self._letter_bytes -= sum(letter.record.size_bytes for letter in acknowledged)
 
     def commit(self, positions: Mapping[str, int], metadata: str) -> None:
         """As `Poller.commit`."""
-        actor = self._actor
-        self._get(actor, actor.commit.remote(positions, metadata))
+        self._get(self._actor.commit.remote(positions, metadata))
 
     def close(self) -> None:
         """End the process."""
@@ -96,22 +93,23 @@ class RemotePoller:
         self._letters.append(letter)
         self._letter_bytes += letter.record.size_bytes
 
-    def _get(self, actor: Any, reference: Any) -> Any:
+    def _get(self, reference: Any) -> Any:
         try:
             return result_of(reference, self._config.replicas.poll_hung_s)
         except (RayActorError, GetTimeoutError) as error:
-            self._replace(actor)
-            raise PartitionStalled(f"the poller's process hung or ended and was replaced: {type(error).__name__}") from error
+            self._lost.set()
+            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {type(error).__name__}") from error
 
-    def _replace(self, actor: Any) -> None:
-        with self._replacing:
-            if actor is not self._actor:
-                return  # the other thread has seen it, too
-            ray.kill(actor)
-            self._ahead = None
-            self._actor = self._start()
-            for letter in self._letters:
-                self._actor.reject.remote(letter)
+    def renew(self) -> None:
+        """Replace the process if it was lost. By whoever polls, alone: only then has everything before `_positions` been handed over."""
+        if not self._lost.is_set():
+            return
+        ray.kill(self._actor)
+        self._ahead = None
+        self._lost.clear()
+        self._actor = self._start()
+        for letter in list(self._letters):
+            self._actor.reject.remote(letter)
 
 
 class ReplicaHandle:

@@ -32,6 +32,8 @@ class PollerClient(Protocol):
 
     def commit(self, positions: Mapping[str, int], metadata: str) -> None: ...
 
+    def renew(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -86,6 +88,9 @@ class Poller:
         """Tell the consumer group, for lag tools."""
         if self._owns_lineage:
             self._source.commit(parse_positions(positions), metadata)
+
+    def renew(self) -> None:
+        """Nothing to do: this poller lives as long as its process."""
 
     def close(self) -> None:
         self._source.close()

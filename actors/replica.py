@@ -194,6 +194,7 @@ class Replica:
     def _save_last(self) -> None:
         last = self._saver.last
         if last is None or format_positions(self._learner.state.positions) != last.position:
+            self._client.renew()
             self._saver.save(self._learner, self._client)
 
     # ------------------------------------------------------------------ answering

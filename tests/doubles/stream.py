@@ -94,6 +94,9 @@ class ScriptedPoller:
     def commit(self, positions: Mapping[str, int], metadata: str) -> None:
         self.log.append(f"commit {dict(positions)} {metadata}")
 
+    def renew(self) -> None:
+        pass
+
     def close(self) -> None:
         self.log.append("close")
 

@@ -4,7 +4,7 @@ READY := .venv/.ready
 SEED ?= 1
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo train test test-slow test-gpu bench check format lock clean
+.PHONY: help setup demo train test test-slow bench check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,9 +28,6 @@ test: $(READY) ## unit, integration and fault tests; ARGS="-k source"
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PYTEST) -m "slow and not gpu" $(ARGS)
-
-test-gpu: $(READY) ## the tests that need a CUDA device
-	$(PYTEST) -m gpu $(ARGS)
 
 bench: $(READY) ## run benchmarks/
 	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; done

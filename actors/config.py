@@ -58,6 +58,7 @@ class AnswerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_new_tokens: int = Field(default=64, ge=1, description="Tokens of an answer where the question does not say.")
+    most_new_tokens: int = Field(default=1024, ge=1, description="Tokens of an answer that a question may ask for.")
     max_prompt_tokens: int = Field(default=2048, ge=1, description="Longer prompts are refused.")
     timeout_s: float = Field(default=120.0, gt=0, description="How long the query actor waits for one replica before it tries another.")
 
@@ -82,8 +83,9 @@ class StreamConfig(BaseModel):
 
     @model_validator(mode="after")
     def _dead_letters_go_elsewhere(self) -> Self:
-        if self.dead_letters.topic in self.kafka.topics:
-            raise ValueError(f"dead_letters.topic {self.dead_letters.topic!r} is also read as a topic of the stream; choose another")
+        topic = self.dead_letters.topic or f"{self.kafka.topics[0]}.dead-letters"
+        if topic in self.kafka.topics:
+            raise ValueError(f"dead_letters.topic {topic!r} is also read as a topic of the stream; choose another")
         return self
 
     def effective(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from actors.config import StreamConfig
 from actors.messages import Answer, Phase, Polled, Question, ReplicaStatus
 from actors.poller import Poller
 from pipeline.errors import PartitionStalled
+from pipeline.fetched import OVERHEAD_BYTES
 from pipeline.records import DeadLetter
 
 NAMESPACE = "memstream"
@@ -46,6 +47,7 @@ class RemotePoller:
         self._letter_bytes = 0
         self._ahead: Any = None
         self._lost = threading.Event()
+        self._flushing, self._keeping = threading.Lock(), threading.Lock()
         self._actor = self._start()
 
     def _start(self) -> Any:
@@ -55,14 +57,15 @@ class RemotePoller:
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
         self.renew()
+        if self._letter_bytes > self._config.dead_letters.max_pending_bytes:
+            # BOUNDED; and before anything is taken: a batch that was taken is always handed over.
+            self.flush(self._config.dead_letters.flush_timeout_s)
         ahead, self._ahead = self._ahead, None
         polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
         self._positions = polled.positions
         for item in polled.items:
             if isinstance(item, DeadLetter):
                 self._keep(item)
-        if self._letter_bytes > self._config.dead_letters.max_pending_bytes:
-            self.flush(self._config.dead_letters.flush_timeout_s)
         self._ahead = self._actor.poll.remote(max_bytes, timeout_s)
         return polled
 
@@ -73,10 +76,12 @@ class RemotePoller:
 
     def flush(self, timeout_s: float) -> None:
         """As `Poller.flush`."""
-        count = len(self._letters)
-        self._get(self._actor.flush.remote(timeout_s))
-        acknowledged, self._letters[:count] = self._letters[:count], []
-        self._letter_bytes -= sum(letter.record.size_bytes for letter in acknowledged)
+        with self._flushing:
+            count = len(self._letters)
+            self._get(self._actor.flush.remote(timeout_s))
+            with self._keeping:
+                acknowledged, self._letters[:count] = self._letters[:count], []
+                self._letter_bytes -= sum(map(_letter_bytes, acknowledged))
 
     def commit(self, positions: Mapping[str, int], metadata: str) -> None:
         """As `Poller.commit`."""
@@ -85,20 +90,22 @@ class RemotePoller:
     def close(self) -> None:
         """End the process."""
         self._ahead = None
-        with suppress(RayActorError, GetTimeoutError):
+        with suppress(RayActorError, GetTimeoutError, RayTaskError):
             ray.get(self._actor.close.remote(), timeout=10)
         ray.kill(self._actor)
 
     def _keep(self, letter: DeadLetter) -> None:
-        self._letters.append(letter)
-        self._letter_bytes += letter.record.size_bytes
+        if self._owns_lineage:
+            with self._keeping:
+                self._letters.append(letter)
+                self._letter_bytes += _letter_bytes(letter)
 
     def _get(self, reference: Any) -> Any:
         try:
             return result_of(reference, self._config.replicas.poll_hung_s)
         except (RayActorError, GetTimeoutError) as error:
             self._lost.set()
-            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {type(error).__name__}") from error
+            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {_last_line(error)}") from error
 
     def renew(self) -> None:
         """Replace the process if it was lost. By whoever polls, alone: only then has everything before `_positions` been handed over."""
@@ -107,9 +114,14 @@ class RemotePoller:
         ray.kill(self._actor)
         self._ahead = None
         self._lost.clear()
-        self._actor = self._start()
+        actor = self._start()
         for letter in list(self._letters):
-            self._actor.reject.remote(letter)
+            actor.reject.remote(letter)
+        self._actor = actor  # only now: a flush through it must find all letters sent
+
+
+def _letter_bytes(letter: DeadLetter) -> int:
+    return letter.record.size_bytes + OVERHEAD_BYTES
 
 
 class ReplicaHandle:
@@ -154,6 +166,10 @@ def _status(number: int, reference: Any) -> ReplicaStatus:
         return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=str(error).strip().splitlines()[-1])
     except RayActorError:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process ended; Ray starts it again")
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def named_replicas(config: StreamConfig) -> list[ReplicaHandle]:

@@ -140,3 +140,4 @@ class Saved:
     position: Mapping[str, int]
     counts: Mapping[str, int]
     update_number: int
+    created_at_s: float

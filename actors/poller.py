@@ -58,13 +58,14 @@ class Poller:
         if self._overdue:
             # Before anything new is read (BOUNDED), and before the position moves: a batch that was read is always handed over.
             self.flush(self._config.dead_letters.flush_timeout_s)
+        asked_s = time.time()  # what the broker says is at least as new as this
         fetched = self._source.poll(max_bytes, timeout_s)
         items = tuple(self._decoded(item) for item in fetched.items)
         for letter in items:
             if isinstance(letter, DeadLetter):
                 self.reject(letter)
         positions = format_positions(fetched.positions)
-        return Polled(items=items, positions=positions, highwaters=fetched.highwaters, heard=fetched.heard, at_s=time.time())
+        return Polled(items=items, positions=positions, highwaters=fetched.highwaters, heard=fetched.heard, at_s=asked_s)
 
     def _decoded(self, item: Item) -> Learnable:
         return decode(item, self._config.decode) if isinstance(item, Record) else item
@@ -74,7 +75,7 @@ class Poller:
         if self._sink is None:
             return
         try:
-            self._sink.send(letter)
+            self._sink.send(letter, wait=not self._overdue)
         except DeadLetterUnacknowledged:
             self._overdue = True
 

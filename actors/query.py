@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from actors.config import StreamConfig
 from actors.handles import ReplicaHandle, named_replicas
 from actors.messages import Answer, Question, ReplicaStatus
+from model.errors import VersionEvicted
 from pipeline.errors import MemstreamError
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class QueryActor:
         for status in knowing_most(self.statuses()):
             try:
                 return by_number[status.replica].answer(question, self._config.answers.timeout_s)
-            except (RayActorError, GetTimeoutError) as error:
+            except (RayActorError, GetTimeoutError, VersionEvicted) as error:
                 log.warning("replica %d did not answer: %s", status.replica, type(error).__name__)
                 failures.append(f"replica {status.replica}: {type(error).__name__}")
         raise NoReplica(

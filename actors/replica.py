@@ -24,7 +24,7 @@ import torch
 from actors.config import StreamConfig
 from actors.handles import RemotePoller
 from actors.learner import Learner
-from actors.messages import Answer, Knowledge, Phase, Polled, Question, ReplicaStatus, Saved
+from actors.messages import Answer, Knowledge, Phase, Polled, Question, ReplicaStatus
 from actors.poller import PollerClient
 from actors.saver import Saver
 from model.answering import Answerer
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool], PollerClient]
 POLL_TIMEOUT_S = 0.5
 RETRY_S = 2.0
+SAVE_RETRY_S = 10.0
+DRAIN_RETRIES = 5
 TRIES_PER_ANSWER = 3
 
 
@@ -75,7 +77,7 @@ class Replica:
             load_pool(folder, model, self._pool)
             state = StreamState.beginning({})
         self._learner = Learner(config, self._pool, self._answerer.encode, state, lambda letter: self._client.reject(letter))
-        self._saved_at_s = time.monotonic()
+        self._tried_at_s = time.monotonic()
         self._open_poller = open_poller
         self._ingest: threading.Thread | None = None
         if config.replicas.mode == "serve":
@@ -155,16 +157,20 @@ class Replica:
     def _save_if_due(self) -> None:
         if not self._owns_lineage or (self._saving is not None and self._saving.is_alive()):
             return
+        if self._snapshot_problem and time.monotonic() - self._tried_at_s < SAVE_RETRY_S:
+            return
         last, state = self._saver.last, self._learner.state
         updates = state.update_number - (last.update_number if last else 0)
         changed = last is None or format_positions(state.positions) != last.position
-        if changed and self._config.snapshots.is_due(time.monotonic() - self._saved_at_s, updates):
+        # The first position of a stream that starts at the end is saved at once: a crash before that would lose what came in between.
+        first = last is None and bool(state.positions) and self._config.kafka.start == "latest"
+        if changed and (first or self._config.snapshots.is_due(time.monotonic() - self._tried_at_s, updates)):
             self._saving = threading.Thread(target=self._save, name="save", daemon=True)
             self._saving.start()
 
     def _save(self) -> None:
         """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
-        self._saved_at_s = time.monotonic()
+        self._tried_at_s = time.monotonic()
         try:
             self._saver.save(self._learner, self._client)
             self._snapshot_problem = None
@@ -194,8 +200,19 @@ class Replica:
     def _save_last(self) -> None:
         last = self._saver.last
         if last is None or format_positions(self._learner.state.positions) != last.position:
+            self._persist()
+
+    def _persist(self, tries: int = DRAIN_RETRIES) -> None:
+        """The last snapshot before the end: a store or a broker that is away for a moment is waited for."""
+        try:
             self._client.renew()
             self._saver.save(self._learner, self._client)
+        except MemstreamError as error:
+            if not error.retriable or tries == 1:
+                raise
+            log.warning("no snapshot yet: %s", error)
+            time.sleep(RETRY_S)
+            self._persist(tries - 1)
 
     # ------------------------------------------------------------------ answering
 
@@ -207,6 +224,9 @@ class Replica:
             VersionEvicted: overtaken again and again: there is too little room for this update rate.
         """
         tokens = self._answerer.prompt(question.messages)
+        wanted, most = question.max_new_tokens or 0, self._config.answers.most_new_tokens
+        if not 0 <= wanted <= most:
+            raise ValueError(f"{wanted} new tokens were asked for; at most {most} are given (answers.most_new_tokens)")
         limit = self._config.answers.max_prompt_tokens
         if not 0 < len(tokens) <= limit:
             raise ValueError(f"the prompt has {len(tokens)} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
@@ -221,10 +241,11 @@ class Replica:
         raise AssertionError("unreachable")
 
     def _answer(self, question: Question, tokens: list[int], started: float) -> Answer:
+        complete_s = self._complete_up_to_s  # before the view is taken: an answer never claims to know more than it does
         with self._learner.read() as (view, state):
             limit = question.max_new_tokens or self._config.answers.max_new_tokens
             done = self._answerer.complete(view, tokens, limit, question.temperature, question.top_p)
-            knowledge = self._knowledge(view.version.number, state)
+            knowledge = self._knowledge(view.version.number, state, complete_s)
         return Answer(
             text=done.text,
             finish_reason=done.finish_reason,
@@ -243,8 +264,7 @@ class Replica:
         finally:
             self._running_answers -= 1
 
-    def _knowledge(self, version: int, state: StreamState) -> Knowledge:
-        complete_s = self._complete_up_to_s
+    def _knowledge(self, version: int, state: StreamState, complete_s: float | None) -> Knowledge:
         return Knowledge(
             stream=self._config.stream,
             replica=self._number,
@@ -284,14 +304,10 @@ class Replica:
             pool_tokens=self._pool.num_tokens,
             running_answers=self._running_answers,
             epoch=last.epoch if last else None,
-            epoch_age_s=time.monotonic() - self._saved_at_s if last else None,
+            epoch_age_s=time.time() - last.created_at_s if last else None,
             snapshot_problem=self._snapshot_problem,
             pool_sha256=last.pool_sha256 if last and still else None,
         )
-
-    def last_saved(self) -> Saved | None:
-        """The last snapshot written or restored."""
-        return self._saver.last
 
 
 def device_of(config: StreamConfig) -> str:

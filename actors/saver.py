@@ -21,7 +21,7 @@ from actors.poller import PollerClient
 from model.checkpoint import fingerprint
 from model.memory_llm import MemoryLLM
 from model.pool import MemoryPool, PoolLayer, Version
-from pipeline.errors import StreamError
+from pipeline.errors import MemstreamError
 from pipeline.manifest import Dtype, Manifest, PoolShape
 from pipeline.pool_image import LayerImage, PoolImage
 from pipeline.positions import StreamState, format_positions
@@ -64,7 +64,7 @@ class Saver:
         """Load the latest whole snapshot into the pool; None if there is none.
 
         Raises:
-            SnapshotMismatch: it belongs to another model or seed.
+            SnapshotMismatch: it belongs to another model.
             SnapshotError: none of the snapshots is whole, or the store does not answer.
         """
         latest = self._store.latest()
@@ -78,6 +78,8 @@ class Saver:
         if manifest.pool.num_tokens:
             layers = (_pool_layer(layer, self._pool.model.dtype) for layer in self._store.read_pool(manifest))
             self._pool.load(layers, manifest.update_number)
+        if self._pool.seed != manifest.seed:
+            log.warning("model.seed %d is not used: this stream goes on with its own, %d", self._pool.seed, manifest.seed)
         self._pool.seed = manifest.seed
         state = self._store.read_state(manifest)
         self.last = _saved(manifest, state)
@@ -96,11 +98,11 @@ class Saver:
         with learner.hold() as (version, state):  # 1
             poller.flush(self._config.dead_letters.flush_timeout_s)  # 2
             manifest = self._store.write(self._content(version, state), self._generation)  # 3
+        self.last = _saved(manifest, state)
         try:
             poller.commit(manifest.positions, f"{self._config.stream}@{manifest.epoch}")  # 4
-        except StreamError as error:
+        except MemstreamError as error:
             log.warning("positions were not committed to the consumer group: %s", error)
-        self.last = _saved(manifest, state)
         return self.last
 
     def _content(self, version: Version, state: StreamState) -> SnapshotContent:
@@ -157,4 +159,5 @@ def _saved(manifest: Manifest, state: StreamState) -> Saved:
         position=format_positions(state.positions),
         counts={outcome.value: count for outcome, count in state.counts.items()},
         update_number=manifest.update_number,
+        created_at_s=manifest.created_at.timestamp(),
     )

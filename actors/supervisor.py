@@ -39,17 +39,21 @@ class ReplicaLost(MemstreamError):
 
 
 def connect(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine. Raises ConnectionError."""
+    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine: always a new one if it is "local".
+
+    Raises ConnectionError.
+    """
     if ray.is_initialized():
         return
-    if address or os.environ.get("RAY_ADDRESS"):
+    joins = address != "local" and bool(address or os.environ.get("RAY_ADDRESS"))
+    if joins:
         _offer_token()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
         address=address,
         namespace=NAMESPACE,
-        num_cpus=None if address or os.environ.get("RAY_ADDRESS") else num_cpus,
-        include_dashboard=False if address is None and not os.environ.get("RAY_ADDRESS") else None,
+        num_cpus=None if joins else num_cpus,
+        include_dashboard=None if joins else False,
         log_to_driver=True,
         configure_logging=False,
     )
@@ -101,7 +105,10 @@ class Supervisor:
 
     def ask(self, question: Question) -> Answer:
         """Through the query actor. Raises NoReplica, ValueError."""
-        answer: Answer = result_of(self._query.ask.remote(question))
+        try:
+            answer: Answer = result_of(self._query.ask.remote(question))
+        except RayActorError as error:
+            raise NoReplica(f"the query actor of {self.config.stream!r} does not answer; ask again") from error
         return answer
 
     def healthy(self) -> list[ReplicaStatus]:

@@ -189,14 +189,14 @@ def _progress() -> Progress:
 def demo(
     seed: Annotated[int, typer.Option(help="Draws the questions, the other documents and what updates drop.")] = 1,
     out: Annotated[Path, typer.Option(help="Where the results go as JSON.")] = Path("demo.json"),
-    folder: Annotated[Path, typer.Option(help="Where the snapshots go; emptied first.")] = Path("demo-data"),
+    folder: Annotated[Path, typer.Option(help="Where the snapshots go; those of an earlier demo are removed.")] = Path("demo-data"),
 ) -> None:
     """Watch a language model learn from a Kafka stream, come back from its snapshot, and answer."""
     started = time.monotonic()
     console.print("[b]memstream demo[/b]: a language model reads the World Factbook of the end of 2025 from a Kafka stream\n")
     model = checkpoint_folder(NAME)
     plan = programme(seed, Fit(count_tokens=token_counter(model)))
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / STREAM, ignore_errors=True)
     with ExitStack() as ending:
         broker = ending.enter_context(EmbeddedBroker())
         config = stream_config(broker.bootstrap_servers, folder, seed, "consume")
@@ -226,7 +226,7 @@ def demo(
 
 def run_stream(config: StreamConfig, plan: Programme) -> tuple[ReplicaStatus, ReplicaStatus]:
     """Learn and save; returns the replica's status at the start and after it was drained. All processes have ended then."""
-    connect()
+    connect("local")
     try:
         supervisor = Supervisor.start(config)
         first = supervisor.wait_ready()[0]
@@ -239,7 +239,7 @@ def run_stream(config: StreamConfig, plan: Programme) -> tuple[ReplicaStatus, Re
 
 def restore(config: StreamConfig, cases: Sequence[Case]) -> int | None:
     """Ask everything again in fresh processes that know only the snapshot; returns the replica's pid."""
-    connect()
+    connect("local")
     try:
         supervisor = Supervisor.start(config)
         (status,) = supervisor.wait_ready()

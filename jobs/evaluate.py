@@ -167,9 +167,9 @@ class Examiner:
         """Learn unrelated documents until hardly anything else is left."""
         for done, document in enumerate(self._others(0, self.filling), 1):
             self.learn(document, ChunkConfig())
+            self.pool.publish()
             if done % 16 == 0 or done == self.filling:
                 console.print(f"filling the pool: {done} of {self.filling} documents")
-        self.pool.publish()
 
     def examine(self, case: Case) -> Verdict:
         """Ask, learn, ask again, and forget."""

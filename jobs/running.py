@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +35,9 @@ def announced(stream: str) -> Iterator[None]:
     """Others on this machine find the stream until the block ends. Ray must be connected."""
     mine = Running(stream=stream, address=ray.get_runtime_context().gcs_address, pid=os.getpid())
     path = _folder() / f"{stream}.{mine.pid}.json"
-    path.write_text(json.dumps(asdict(mine)))
+    writing = path.with_suffix(".tmp")
+    writing.write_text(json.dumps(asdict(mine)))
+    writing.replace(path)
     try:
         yield
     finally:
@@ -79,9 +81,15 @@ def _here(stream: str | None) -> Running | None:
 
 def _alive() -> list[Running]:
     """The youngest first."""
-    paths = sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [Running(**json.loads(path.read_text())) for path in paths]
-    return [each for each in found if Path(f"/proc/{each.pid}").exists() or not Path("/proc").exists()]
+    found = []
+    for path in _folder().glob("*.json"):
+        with suppress(OSError, ValueError, TypeError):  # its owner has just ended, or it is none of ours
+            running = Running(**json.loads(path.read_text()))
+            if Path(f"/proc/{running.pid}").exists() or not Path("/proc").exists():
+                found.append((path.stat().st_mtime, running))
+            else:
+                path.unlink(missing_ok=True)
+    return [running for _, running in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
 def _streams_of_cluster() -> list[str]:

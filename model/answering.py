@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,10 @@ class Answerer:
 
     def __init__(self, model: MemoryLLM, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
+        # Whether control tokens are read from a text is a flag inside the tokenizer, so feed and questions each have one of their own,
+        # and whoever uses one holds its lock.
+        self._feed_tokenizer = copy.deepcopy(tokenizer)
+        self._feeding, self._asking = threading.Lock(), threading.Lock()
         # The text's own BOS token is left out where the tokenizer adds one: the BOS row stands for it.
         added = tokenizer.encode("", add_special_tokens=True)
         self._bos = added[0] if added and model.bos_embedding is not None else None
@@ -40,7 +46,8 @@ class Answerer:
 
     def encode(self, text: str) -> list[int]:
         """A feed's text: no special tokens, neither added nor read from it."""
-        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        with self._feeding:
+            tokens: list[int] = self._feed_tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return tokens
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -51,7 +58,8 @@ class Answerer:
             )
         else:
             rendered = "\n".join(message["content"] for message in messages)
-        tokens: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
+        with self._asking:
+            tokens: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
         return tokens[1:] if tokens and tokens[0] == self._bos else tokens
 
     def complete(

@@ -26,6 +26,6 @@ class UpdateFailed(ModelError):
 
 
 class VersionEvicted(ModelError):
-    """An answer outlived its pool version. Ask again, or raise `replica.spare_blocks`."""
+    """An answer outlived its pool version. Ask again, or raise `replicas.spare_blocks`."""
 
     retriable = True

@@ -108,6 +108,7 @@ class MemoryPool:
         self._written_LC = np.full((self.num_layers, slots), FROM_CHECKPOINT, dtype=np.int64)
         self._references_LC = np.zeros((self.num_layers, slots), dtype=np.int16)
         self._tail_LKD: Tensor | None = None
+        self._published_tail_LKD: Tensor | None = None
         self._lock = threading.Lock()
         self._let_go = threading.Condition(self._lock)
         self._free_buffers: list[Rotated] = []
@@ -187,8 +188,9 @@ class MemoryPool:
         """Show readers all updates so far; returns the version they now get."""
         with self._lock:
             previous, self._published = self._published, self._head
+            self._published_tail_LKD = self._tail_LKD
             self._drop_if_unused(previous)
-            self._evict_excess()
+            # Readers in excess are evicted by the next update, in its turn: never in the middle of a forward pass.
             return self._published
 
     def rollback(self) -> None:
@@ -196,7 +198,7 @@ class MemoryPool:
         with self.turns.update(), self._lock:
             abandoned, self._head = self._head, self._published
             self._drop_if_unused(abandoned)
-            self._tail_LKD = self._tail_of(self._head)
+            self._tail_LKD = self._published_tail_LKD
 
     def _tail_of(self, version: Version) -> Tensor | None:
         if version.slots_LN.shape[1] == 0:
@@ -258,7 +260,7 @@ class MemoryPool:
             victims = [version for version in self._unneeded() if version.holders == 0]
             if not victims:
                 spare = self._written_LC.shape[1] - self.capacity
-                raise UpdateFailed(f"{count} more tokens do not fit into {spare} spare slots: raise replica.spare_blocks")
+                raise UpdateFailed(f"{count} more tokens do not fit into {spare} spare slots: raise replicas.spare_blocks")
             self._drop(victims[0], evict=True)
         return np.stack([np.flatnonzero(layer == 0)[:count] for layer in self._references_LC]).astype(np.int32)
 
@@ -382,7 +384,7 @@ class MemoryPool:
             rows = torch.from_numpy(version.slots_LN[index].astype(np.int64) + bos).to(self.model.device)
             rows = torch.cat((torch.arange(bos, device=self.model.device), rows))
             keys = self._keys_LHRE[index, :, rows]
-            # Rows of other versions keep what an earlier rotation left there: finite, and masked.
+            # Rows of other versions keep whatever is there: the scores of masked rows are replaced.
             buffer.keys_LHRE[index, :, rows] = keys * cos + rotate_half(keys) * sin
             buffer.masked_LR[index] = True
             buffer.masked_LR[index, rows] = False

@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigurationError, DeadLetterUnacknowledged, MemstreamError
+from pipeline.fetched import OVERHEAD_BYTES
 from pipeline.kafka_client import KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated
 from pipeline.records import DeadLetter
 from pipeline.topics import ensure_topic
@@ -62,7 +63,7 @@ class _Pending:
     def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
         self.key, self.value = letter.record.key, letter.record.value
         self.headers = letter_headers(letter, max_detail_chars)
-        self.size_bytes = letter.record.size_bytes
+        self.size_bytes = letter.record.size_bytes + OVERHEAD_BYTES
         self.future: Any | None = None
         self.omitted = False
         if self.key is None and self.value is None:
@@ -97,7 +98,7 @@ class DeadLetterSink:
         """Letters that are not acknowledged."""
         return len(self._pending)
 
-    def send(self, letter: DeadLetter) -> None:
+    def send(self, letter: DeadLetter, wait: bool = True) -> None:
         """Hand a letter over, without waiting for its acknowledgement unless too many bytes wait already.
 
         Raises DeadLetterUnacknowledged in that case, as `flush` does; the letter is kept all the same.
@@ -105,7 +106,7 @@ class DeadLetterSink:
         pending = _Pending(letter, self._config.max_detail_chars)
         self._pending.append(pending)
         self._pending_bytes += pending.size_bytes
-        if self._pending_bytes > self._config.max_pending_bytes:
+        if wait and self._pending_bytes > self._config.max_pending_bytes:
             self.flush(self._config.flush_timeout_s)
             return
         try:

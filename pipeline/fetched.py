@@ -16,7 +16,7 @@ from typing import TypeAlias
 from pipeline.records import Partition, Positions, Record
 
 # what a record's objects themselves take counts too: a million empty records are not nothing
-_OVERHEAD_BYTES = 256
+OVERHEAD_BYTES = 256
 
 
 class GapReason(StrEnum):
@@ -147,4 +147,4 @@ class FairBuffer:
 
 
 def _size_bytes(item: Item) -> int:
-    return item.size_bytes + _OVERHEAD_BYTES if isinstance(item, Record) else 0
+    return item.size_bytes + OVERHEAD_BYTES if isinstance(item, Record) else 0

@@ -48,7 +48,7 @@ class Sink:
 
     def __init__(self, *_: object) -> None: ...
 
-    def send(self, letter: DeadLetter) -> None:
+    def send(self, letter: DeadLetter, wait: bool = True) -> None:
         LOG.append(f"send {letter.reason}")
         self._maybe_refuse()
 

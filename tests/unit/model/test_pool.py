@@ -172,6 +172,7 @@ def test_bounded_the_oldest_reader_ends_when_too_many_versions_live(model: Memor
         pool.update(text(50))
         with pool.read() as second:
             pool.update(text(51))
+            pool.update(text(52))  # in its turn, one too many is evicted
             logits(second)
             with pytest.raises(VersionEvicted):
                 logits(first)
@@ -203,7 +204,7 @@ def test_a_held_version_stays_whole_and_updates_wait_for_it(model: MemoryLLM) ->
 
 def test_a_batch_that_cannot_fit_says_what_to_raise(model: MemoryLLM) -> None:
     pool = filled(model, 2, spare_blocks=1)
-    with pytest.raises(UpdateFailed, match=r"raise replica\.spare_blocks"):
+    with pytest.raises(UpdateFailed, match=r"raise replicas\.spare_blocks"):
         pool.apply(torch.zeros(2, 16, 32))
 
 

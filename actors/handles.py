@@ -41,8 +41,8 @@ class RemotePoller:
     NOTHING-SILENT: dead letters that are not known to be acknowledged are kept here too, and a new process sends them again.
     """
 
-    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool) -> None:
-        self._config, self._positions, self._owns_lineage = config, positions, owns_lineage
+    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> None:
+        self._config, self._positions, self._owns_lineage, self._topic_ids = config, positions, owns_lineage, topic_ids
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._ahead: Any = None
@@ -52,7 +52,7 @@ class RemotePoller:
 
     def _start(self) -> Any:
         # It costs no core of its own: polling waits for the network most of the time.
-        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage)
+        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage, self._topic_ids)
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
@@ -62,7 +62,7 @@ class RemotePoller:
             self.flush(self._config.dead_letters.flush_timeout_s)
         ahead, self._ahead = self._ahead, None
         polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
-        self._positions = polled.positions
+        self._positions, self._topic_ids = polled.positions, polled.topic_ids
         for item in polled.items:
             if isinstance(item, DeadLetter):
                 self._keep(item)

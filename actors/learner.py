@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -70,6 +71,11 @@ class Learner:
             self._state = self._state.joined(item.partition, item.position)
         else:
             self._state = self._state.rewound(item.partition, item.position)
+
+    def note_topics(self, topic_ids: Mapping[str, str]) -> None:
+        """Which topics the positions belong to, once everything that was read of them has been passed."""
+        if topic_ids != self._state.topic_ids:
+            self._state = replace(self._state, topic_ids=dict(topic_ids))
 
     def _learn_document(self, document: Document) -> None:
         verdict = admit(document, self._state.ledger, self._config.admission)

@@ -16,10 +16,14 @@ Learnable: TypeAlias = Document | DeadLetter | Gap | Rewind | Joined
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
-    """One poll: what to learn, where that leads, and how far the log goes. `at_s` is the wall-clock time at which the broker answered."""
+    """One poll: what to learn, where that leads (and in which topics, by Kafka's own ids), and how far the log goes.
+
+    `at_s` is the wall-clock time at which the broker was asked.
+    """
 
     items: tuple[Learnable, ...]
     positions: Mapping[str, int]
+    topic_ids: Mapping[str, str]
     highwaters: Mapping[Partition, int]
     heard: frozenset[Partition]
     at_s: float

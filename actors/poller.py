@@ -43,12 +43,13 @@ class Poller:
     Args:
         config: of the stream.
         positions: where the replica stands, as TOPIC/PARTITION; empty for a stream that was never read.
+        topic_ids: the topics' ids that the positions belong to, so that one made anew is noticed.
         owns_lineage: whether dead letters and commits are this poller's to make; the other replicas read the same records.
     """
 
-    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool) -> None:
+    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> None:
         self._config = config
-        self._source = KafkaSource(config.kafka, parse_positions(positions))
+        self._source = KafkaSource(config.kafka, parse_positions(positions), topic_ids)
         self._sink = DeadLetterSink(config.kafka, config.dead_letters) if owns_lineage else None
         self._owns_lineage = owns_lineage
         self._overdue = False
@@ -65,7 +66,14 @@ class Poller:
             if isinstance(letter, DeadLetter):
                 self.reject(letter)
         positions = format_positions(fetched.positions)
-        return Polled(items=items, positions=positions, highwaters=fetched.highwaters, heard=fetched.heard, at_s=asked_s)
+        return Polled(
+            items=items,
+            positions=positions,
+            topic_ids=self._source.topic_ids,
+            highwaters=fetched.highwaters,
+            heard=fetched.heard,
+            at_s=asked_s,
+        )
 
     def _decoded(self, item: Item) -> Learnable:
         return decode(item, self._config.decode) if isinstance(item, Record) else item

@@ -40,7 +40,7 @@ from pipeline.snapshots import SnapshotStore
 
 log = logging.getLogger(__name__)
 
-OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool], PollerClient]
+OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool, Mapping[str, str]], PollerClient]
 POLL_TIMEOUT_S = 0.5
 RETRY_S = 2.0
 SAVE_RETRY_S = 10.0
@@ -137,12 +137,14 @@ class Replica:
                 return  # what was not learned comes again from the position
             self._learner.learn(item)
             self._save_if_due()
+        self._learner.note_topics(polled.topic_ids)
         self._heard(polled)
         self._save_if_due()
 
     def _poll(self) -> Polled:
         if self._poller is None:
-            self._poller = self._open_poller(self._config, format_positions(self._learner.state.positions), self._owns_lineage)
+            state = self._learner.state
+            self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
         return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
 
     def _heard(self, polled: Polled) -> None:

@@ -79,6 +79,7 @@ class Manifest(BaseModel):
     update_number: Count = Field(description="updates that the stream has made so far; the number of the next one")
     origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
     positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
+    topic_ids: dict[str, str] = Field(default={}, description="Kafka's ids of the topics that the positions belong to")
     watermark_ms: int | None = Field(description="latest event time passed, milliseconds since the epoch; null before the first")
     counts: dict[Outcome, Count] = Field(description="offsets passed, by what became of them; sum = sum of positions - origin")
     config: dict[str, JsonValue] = Field(description="the effective configuration, secrets masked")

@@ -27,7 +27,8 @@ class StreamState:
     """What a replica knows besides its pool. Every transition raises ValueError where it would skip or repeat an offset.
 
     `origin` is where the counting began, `positions` the next offsets to read (same partitions). `watermark_ms` is the latest event time
-    passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one.
+    passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one. `topic_ids`
+    tell the topics that the positions belong to from ones made anew under the same names.
 
     >>> state = StreamState.beginning({Partition("news", 0): 40})
     >>> state = state.passed(Partition("news", 0), 41, Outcome.FILTERED)
@@ -42,6 +43,7 @@ class StreamState:
     counts: Mapping[Outcome, int] = field(default_factory=_no_counts)
     update_number: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def beginning(cls, origin: Positions) -> Self:

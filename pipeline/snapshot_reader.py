@@ -140,6 +140,7 @@ class SnapshotReader:
         return StreamState(
             origin=parse_positions(manifest.origin),
             positions=parse_positions(manifest.positions),
+            topic_ids=manifest.topic_ids,
             watermark_ms=manifest.watermark_ms,
             counts=manifest.counts,
             update_number=manifest.update_number,

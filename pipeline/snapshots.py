@@ -187,6 +187,7 @@ def _manifest(
         update_number=state.update_number,
         origin=format_positions(state.origin),
         positions=format_positions(state.positions),
+        topic_ids=dict(state.topic_ids),
         watermark_ms=state.watermark_ms,
         counts=dict(state.counts),
         config=dict(content.config),

@@ -24,8 +24,9 @@ class Source:
 
     batches: ClassVar[list[tuple[object, ...] | Exception]] = []
 
-    def __init__(self, config: object, positions: Mapping[Partition, int]) -> None:
+    def __init__(self, config: object, positions: Mapping[Partition, int], topic_ids: Mapping[str, str]) -> None:
         self.positions = dict(positions)
+        self.topic_ids = dict(topic_ids)
 
     def poll(self, max_bytes: int, timeout_s: float) -> Fetched:
         LOG.append("poll")
@@ -74,7 +75,7 @@ def poller(monkeypatch: pytest.MonkeyPatch, config_with: Callable[..., StreamCon
 
     def made(*batches: tuple[object, ...] | Exception, owns_lineage: bool = True) -> Poller:
         monkeypatch.setattr(Source, "batches", list(batches))
-        return Poller(config_with(), {"news/0": 0}, owns_lineage)
+        return Poller(config_with(), {"news/0": 0}, owns_lineage, {})
 
     return made
 

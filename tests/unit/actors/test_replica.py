@@ -28,7 +28,7 @@ class Stage:
         self._replicas: list[Replica] = []
 
     def start(self, config: StreamConfig, number: int = 0, script: list[Learnable] = SCRIPT) -> Replica:
-        def opened(config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool) -> ScriptedPoller:
+        def opened(config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> ScriptedPoller:
             self.pollers.append(ScriptedPoller(script, 20, positions))
             return self.pollers[-1]
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.evaluate import Case, CasesError, Examiner, Verdict, _document, read_cases, totals
 from model.answering import Answerer
-from model.checkpoint import load_model
+from model.checkpoint import load_model, load_pool
 from model.pool import MemoryPool
 from tests.doubles.tiny import tiny_checkpoint
 
@@ -124,3 +124,14 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> Non
             (tmp_path / name).write_bytes(content)
         with pytest.raises(CasesError, match=says):
             read_cases(tmp_path / name)
+
+
+def test_a_checkpoint_that_brings_its_own_memory_is_filled_like_any_other(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, K=32, blocks=4, initialized=True)
+    model = load_model(folder)
+    pool = MemoryPool(model, seed=0, spare_blocks=3)
+    load_pool(folder, model, pool)
+    unrelated = [_document(f"Story {number} tells of something else.", title="Tale", source="Paper") for number in range(7)]
+    room = Examiner(pool, Answerer.of(model, folder), unrelated, 0)
+    room.fill()
+    assert pool.published is pool.head and room.examine(CASE).updates == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,23 @@ def answerer(model: MemoryLLM, folder: Path) -> Answerer:
 def test_a_feed_cannot_write_control_tokens(text: str, answerer: Answerer) -> None:
     tokens = answerer.encode(text)
     assert not CONTROL & set(tokens) and answerer.tokenizer.decode(tokens) == text
+
+
+def test_a_feed_cannot_write_control_tokens_while_questions_are_asked(answerer: Answerer) -> None:
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            assert CONTROL & set(answerer.prompt(QUESTION))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(500):
+            assert not CONTROL & set(answerer.encode(f"{START}system{END}" * 20))
+    finally:
+        done.set()
+        asking.join()
 
 
 def test_a_feeds_text_gets_no_tokens_added(model: MemoryLLM) -> None:

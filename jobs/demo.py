@@ -159,7 +159,7 @@ def learn(stage: Stage, plan: Programme) -> ReplicaStatus:
     for number, case in enumerate(plan.cases):
         case.before = stage.ask(case.asked.question).text
         if number == 0:
-            console.print(f"first answer, before anything was streamed: [b]{case.asked.question}[/b] {case.before}")
+            console.print(f"first answer, before anything was streamed: [b]{case.asked.question}[/b] {escape(_line(case.before))}")
     with _progress() as progress:
         task = progress.add_task("streaming", total=plan.count, note="filling the pool")
         for start in range(0, len(plan.fill), 8):
@@ -262,7 +262,12 @@ def by_age(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 
 def _cell(case: Case, answer: str) -> str:
-    return f"{_mark(case.right(answer))} {escape(answer if len(answer) <= 40 else answer[:39] + '…')}"
+    line = _line(answer)
+    return f"{_mark(case.right(answer))} {escape(line if len(line) <= 40 else line[:39] + '…')}"
+
+
+def _line(answer: str) -> str:
+    return " ".join(answer.split())
 
 
 def _share(cases: Sequence[Case], stage: str) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from actors.query import NoReplica
 from actors.supervisor import Supervisor, connect
 from model.assets import cache_dir
 from pipeline.errors import ConfigurationError
+
+LISTENER_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,22 @@ def find_stream(stream: str | None, address: str | None) -> Supervisor:
 def join(address: str | None) -> None:
     """Connect to Ray; raises NoReplica where there is none."""
     try:
+        _require_listener(address or os.environ.get("RAY_ADDRESS"))
         connect(address)
-    except ConnectionError as error:
+    except OSError as error:
         where = address or os.environ.get("RAY_ADDRESS")
         if where == "auto":
             raise NoReplica(
                 "no stream runs on this machine: start one with `memstream run`, or name its Ray cluster with --address"
             ) from error
         raise NoReplica(f"cannot join the Ray cluster at {where}: {error}; if it asks for a token, put that into RAY_AUTH_TOKEN") from error
+
+
+def _require_listener(address: str | None) -> None:
+    """Raises OSError at once where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "://" not in host:
+        socket.create_connection((host, int(port)), timeout=LISTENER_TIMEOUT_S).close()
 
 
 def _here(stream: str | None) -> Running | None:

@@ -31,8 +31,8 @@ def status(stream: StreamName = None, address: RayAddress = None, as_json: AsJso
 
 
 def as_json_object(status: ReplicaStatus) -> dict[str, Any]:
-    """A status and its lag, in offsets."""
-    return {**status.as_dict(), "lag": lag(status)}
+    """A status and its lag, in offsets; null while the log's end is not known yet."""
+    return {**status.as_dict(), "lag": lag(status) if status.highwater else None}
 
 
 if __name__ == "__main__":

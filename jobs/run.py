@@ -55,7 +55,10 @@ class StopRequest:
 def run(
     config: ConfigFile = None,
     overrides: Overrides = None,
-    until: Annotated[Until | None, typer.Option(help="caught-up: drain what is in the topics now, save, and exit; waits for a broker or topic that is away.")] = None,
+    until: Annotated[
+        Until | None,
+        typer.Option(help="caught-up: drain what is in the topics now, save, exit. A broker or topic that is away is waited for."),
+    ] = None,
     as_json: AsJson = False,
     address: RayAddress = None,
     show_config: Annotated[

@@ -83,7 +83,7 @@ class StreamConfig(BaseModel):
 
     @model_validator(mode="after")
     def _dead_letters_go_elsewhere(self) -> Self:
-        topic = self.dead_letters.topic or f"{self.kafka.topics[0]}.dead-letters"
+        topic = self.dead_letters.topic_for(self.kafka)
         if topic in self.kafka.topics:
             raise ValueError(f"dead_letters.topic {topic!r} is also read as a topic of the stream; choose another")
         return self

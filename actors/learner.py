@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +26,7 @@ from pipeline.positions import StreamState
 from pipeline.records import Chunk, DeadLetter, Document, Outcome, Reason
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Learner:
@@ -119,24 +121,17 @@ class Learner:
         self._reject(dead_letter(document.record, reason, detail))
         self._state = self._state.passed(document.partition, document.record.end, Outcome.DEAD_LETTER)
 
-    @contextmanager
-    def read(self) -> Iterator[tuple[PoolView, StreamState]]:
+    def read(self) -> AbstractContextManager[tuple[PoolView, StreamState]]:
         """One document boundary to answer from: what readers see of the pool, and the state of that moment."""
-        with self._together:
-            reading = self._pool.read()
-            view, state = reading.__enter__(), self._state
-        try:
-            yield view, state
-        finally:
-            reading.__exit__(None, None, None)
+        return self._at_boundary(self._pool.read())
+
+    def hold(self) -> AbstractContextManager[tuple[Version, StreamState]]:
+        """One document boundary to save: it stays whole until the block ends."""
+        return self._at_boundary(self._pool.hold())
 
     @contextmanager
-    def hold(self) -> Iterator[tuple[Version, StreamState]]:
-        """One document boundary to save: it stays whole until the block ends."""
-        with self._together:
-            holding = self._pool.hold()
-            version, state = holding.__enter__(), self._state
-        try:
-            yield version, state
-        finally:
-            holding.__exit__(None, None, None)
+    def _at_boundary(self, taking: AbstractContextManager[T]) -> Iterator[tuple[T, StreamState]]:
+        with ExitStack() as held:
+            with self._together:
+                taken, state = held.enter_context(taking), self._state
+            yield taken, state

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -34,6 +35,7 @@ from model.errors import ModelError, VersionEvicted
 from model.memory_llm import MemoryLLM
 from model.pool import MemoryPool
 from model.turns import DeviceTurns
+from pipeline.chunks import max_updates
 from pipeline.errors import MemstreamError
 from pipeline.positions import StreamState, caught_up, format_positions
 from pipeline.snapshots import SnapshotStore
@@ -91,7 +93,7 @@ class Replica:
     def _new_pool(self, model: MemoryLLM) -> MemoryPool:
         """With room for the longest document beside what readers see: its updates are shown to them together."""
         replicas, size = self._config.replicas, model.config.num_tokens
-        longest = max(1, int(self._config.chunks.max_pool_share * model.config.num_memory_tokens) // size)
+        longest = max_updates(self._config.chunks, model.config.num_memory_tokens, size)
         turns = DeviceTurns(replicas.decode_steps_per_update)
         spare = max(replicas.spare_blocks, longest + 2)
         return MemoryPool(model, self._config.model.seed, spare, replicas.max_versions, turns)
@@ -163,12 +165,15 @@ class Replica:
             return
         last, state = self._saver.last, self._learner.state
         updates = state.update_number - (last.update_number if last else 0)
-        changed = last is None or format_positions(state.positions) != last.position
         # The first position of a stream that starts at the end is saved at once: a crash before that would lose what came in between.
         first = last is None and bool(state.positions) and self._config.kafka.start == "latest"
-        if changed and (first or self._config.snapshots.is_due(time.monotonic() - self._tried_at_s, updates)):
+        if self._unsaved() and (first or self._config.snapshots.is_due(time.monotonic() - self._tried_at_s, updates)):
             self._saving = threading.Thread(target=self._save, name="save", daemon=True)
             self._saving.start()
+
+    def _unsaved(self) -> bool:
+        last = self._saver.last
+        return last is None or format_positions(self._learner.state.positions) != last.position
 
     def _save(self) -> None:
         """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
@@ -200,8 +205,7 @@ class Replica:
         return self.status()
 
     def _save_last(self) -> None:
-        last = self._saver.last
-        if last is None or format_positions(self._learner.state.positions) != last.position:
+        if self._unsaved():
             self._persist()
 
     def _persist(self, tries: int = DRAIN_RETRIES) -> None:
@@ -275,8 +279,7 @@ class Replica:
             position=format_positions(state.positions),
             watermark_ms=state.watermark_ms,
             applied=state.counts["applied"],  # type: ignore[index]
-            complete_up_to_ms=None if complete_s is None else int(complete_s * 1000),
-            staleness_s=None if complete_s is None else max(0.0, time.time() - complete_s),
+            **freshness(complete_s),
         )
 
     # ------------------------------------------------------------------ watching
@@ -300,8 +303,7 @@ class Replica:
             counts={outcome.value: count for outcome, count in state.counts.items()},
             watermark_ms=state.watermark_ms,
             caught_up=self._caught_up,
-            complete_up_to_ms=None if complete_s is None else int(complete_s * 1000),
-            staleness_s=None if complete_s is None else max(0.0, time.time() - complete_s),
+            **freshness(complete_s),
             remembered_documents=len(state.ledger),
             pool_tokens=self._pool.num_tokens,
             running_answers=self._running_answers,
@@ -310,6 +312,13 @@ class Replica:
             snapshot_problem=self._snapshot_problem,
             pool_sha256=last.pool_sha256 if last and still else None,
         )
+
+
+def freshness(complete_s: float | None) -> dict[str, Any]:
+    """The two fields that say when the position was last known to be at the log's end."""
+    if complete_s is None:
+        return {"complete_up_to_ms": None, "staleness_s": None}
+    return {"complete_up_to_ms": int(complete_s * 1000), "staleness_s": max(0.0, time.time() - complete_s)}
 
 
 def device_of(config: StreamConfig) -> str:

@@ -72,12 +72,15 @@ def status_line(status: ReplicaStatus) -> str:
 def _parts(status: ReplicaStatus) -> list[str]:
     parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome in Outcome if (count := status.counts.get(outcome.value))]
     if status.position:
-        parts.append("caught up" if status.caught_up else f"{lag(status)} behind" if status.highwater else "reading")
+        behind = lag(status)
+        parts.append("caught up" if status.caught_up else "reading" if behind is None else f"{behind} behind")
     return parts + ([f"epoch {status.epoch}"] if status.epoch is not None else [])
 
 
-def lag(status: ReplicaStatus) -> int:
-    """Offsets between the position and the end of the log, as far as that is known."""
+def lag(status: ReplicaStatus) -> int | None:
+    """Offsets between the position and the end of the log; None while that end is not known yet."""
+    if not status.highwater:
+        return None
     return sum(max(0, end - status.position.get(partition, 0)) for partition, end in status.highwater.items())
 
 
@@ -93,14 +96,14 @@ def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
 
 
 def _cells(status: ReplicaStatus) -> list[str]:
-    applied = status.counts.get(Outcome.APPLIED.value, 0)
+    applied, behind = status.counts.get(Outcome.APPLIED.value, 0), lag(status)
     return [
         str(status.replica),
         status.phase.value,
         str(status.pid or ""),
         str(applied),
         str(sum(status.counts.values()) - applied),
-        "0" if status.caught_up else str(lag(status)) if status.highwater else "",
+        "0" if status.caught_up else "" if behind is None else str(behind),
         str(status.update_number),
         str(status.remembered_documents),
         str(status.running_answers),

@@ -32,7 +32,7 @@ def status(stream: StreamName = None, address: RayAddress = None, as_json: AsJso
 
 def as_json_object(status: ReplicaStatus) -> dict[str, Any]:
     """A status and its lag, in offsets; null while the log's end is not known yet."""
-    return {**status.as_dict(), "lag": lag(status) if status.highwater else None}
+    return {**status.as_dict(), "lag": lag(status)}
 
 
 if __name__ == "__main__":

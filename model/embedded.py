@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from model.checkpoint import load_model
+from model.checkpoint import load_model, published_names
 from model.config import ARCHITECTURE
 from model.errors import CheckpointError
 from model.memory_llm import MemoryLLM, layer_forward
@@ -90,8 +90,6 @@ def _published(name: str) -> str:
 
 def memory_tensors(model: MemoryLLM) -> dict[str, Tensor]:
     """What training changes, by published names: adapters, BOS row, positional embedding."""
-    from model.checkpoint import published_names
-
     found: dict[str, Tensor] = {}
     for name, owners in published_names(model).items():
         module, attribute = owners[0]
@@ -102,7 +100,7 @@ def memory_tensors(model: MemoryLLM) -> dict[str, Tensor]:
 
 
 def fresh_memory(base: Path, seed: int) -> dict[str, Tensor]:
-    """Memory tensors to start training from: adapters that change nothing, and the states of the base model's first token as BOS row."""
+    """Memory tensors to start training from: adapters that change nothing, and an empty BOS row for `start_bos_row` to fill."""
     config = json.loads((base / "config.json").read_text())
     generator = torch.Generator().manual_seed(seed)
     rank, width = MEMORY_FIELDS["lora_config"]["r"], config["hidden_size"]  # type: ignore[index]

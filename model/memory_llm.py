@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding, rotate_half
 
 from model.config import MemoryLLMConfig
 from model.prefix_cache import ATTENTION, PrefixCache
@@ -181,6 +181,12 @@ class MemoryLLM(nn.Module):
         return cos, sin
 
 
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Keys or queries [..., n, E] at the n positions of `MemoryLLM.rotary`."""
+    rotated: Tensor = (states * cos) + (rotate_half(states) * sin)
+    return rotated
+
+
 def layer_forward(layer: LlamaDecoderLayer, rows_BRD: Tensor, asked: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """One Llama layer, causal, keys and values from all R rows and queries for the last `asked`: returns those rows' outputs."""
     attention, (cos, sin) = layer.self_attn, rotary
@@ -189,8 +195,7 @@ def layer_forward(layer: LlamaDecoderLayer, rows_BRD: Tensor, asked: int, rotary
     query = attention.q_proj(normed[:, -asked:]).view(shape[0], asked, -1, attention.head_dim).transpose(1, 2)
     key = attention.k_proj(normed).view(shape).transpose(1, 2)
     value = attention.v_proj(normed).view(shape).transpose(1, 2)
-    query, _ = apply_rotary_pos_emb(query, query, cos[:, -asked:], sin[:, -asked:])
-    key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+    query, key = rotate(query, cos[:, -asked:], sin[:, -asked:]), rotate(key, cos, sin)
     mask = torch.ones(asked, rows_BRD.shape[1], dtype=torch.bool, device=rows_BRD.device).tril(rows_BRD.shape[1] - asked)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scaling, enable_gqa=True)
     residual = rows_BRD[:, -asked:] + attention.o_proj(mixed.transpose(1, 2).flatten(2))

@@ -26,11 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.models.llama.modeling_llama import rotate_half
 
 from model.draw import SHARED_LAYER, kept_tokens
 from model.errors import UpdateFailed, VersionEvicted
-from model.memory_llm import MemoryLLM
+from model.memory_llm import MemoryLLM, rotate
 from model.prefix_cache import PrefixCache, PrefixLayer
 from model.turns import DeviceTurns
 
@@ -212,6 +211,8 @@ class MemoryPool:
             raise UpdateFailed("the new memory tokens are not finite")
         if self.num_tokens == 0:
             delta_LMD = repeated(delta_LMD, self.capacity)
+        if delta_LMD.shape[1] < self.block:
+            raise ValueError(f"a delta of {delta_LMD.shape[1]} tokens is less than one block of {self.block}")
         kept = self._survivors(delta_LMD.shape[1])
         number = self.update_number
         with self._lock:
@@ -219,7 +220,7 @@ class MemoryPool:
         self._fill(slots_LM, delta_LMD, np.full(slots_LM.shape, number, dtype=np.int64))
         survivors = np.take_along_axis(self._head.slots_LN, kept, axis=1)
         self._advance(np.concatenate((survivors, slots_LM), axis=1), number + 1)
-        self._set_tail(delta_LMD)
+        self._tail_LKD = delta_LMD[:, -self.block :].clone()
         return number
 
     def load(self, layers: Iterable[PoolLayer], update_number: int) -> None:
@@ -248,11 +249,6 @@ class MemoryPool:
         draws = range(self.num_layers) if per_layer else [SHARED_LAYER]
         kept = np.stack([self._draw(self.seed, self.update_number, layer, self.num_tokens, dropped) for layer in draws])
         return kept if per_layer else np.broadcast_to(kept, (self.num_layers, kept.shape[1]))
-
-    def _set_tail(self, delta_LMD: Tensor) -> None:
-        if self._tail_LKD is not None and delta_LMD.shape[1] < self.block:
-            raise ValueError(f"a delta of {delta_LMD.shape[1]} tokens is less than one block of {self.block}")
-        self._tail_LKD = delta_LMD[:, -self.block :].clone()
 
     def _take_slots(self, count: int) -> NDArray[np.int32]:
         """Free slots for `count` tokens of each layer, evicting the oldest readers if there are not enough."""
@@ -385,7 +381,7 @@ class MemoryPool:
             rows = torch.cat((torch.arange(bos, device=self.model.device), rows))
             keys = self._keys_LHRE[index, :, rows]
             # Rows of other versions keep whatever is there: the scores of masked rows are replaced.
-            buffer.keys_LHRE[index, :, rows] = keys * cos + rotate_half(keys) * sin
+            buffer.keys_LHRE[index, :, rows] = rotate(keys, cos, sin)
             buffer.masked_LR[index] = True
             buffer.masked_LR[index, rows] = False
         return buffer

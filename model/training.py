@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
-from transformers.models.llama.modeling_llama import rotate_half
 
-from model.memory_llm import AdaptedLinear, MemoryLLM, layer_forward, shared_copy
+from model.memory_llm import AdaptedLinear, MemoryLLM, layer_forward, rotate, shared_copy
 from model.prefix_cache import PrefixLayer
 
 TRAINING_ATTENTION = "memory_training"
@@ -95,7 +94,7 @@ class PrefixTensors:
         for index, states_nD in enumerate(memory):
             rows = states_nD if model.bos_embedding is None else torch.cat((model.bos_embedding[index], states_nD))
             keys, values = model.project(index, rows)
-            self._layers.append(PrefixLayer(keys * cos + rotate_half(keys) * sin, values, None))
+            self._layers.append(PrefixLayer(rotate(keys, cos, sin), values, None))
 
     def layer(self, index: int) -> PrefixLayer:
         return self._layers[index]

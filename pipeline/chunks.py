@@ -77,14 +77,18 @@ def chunk_document(
     line, body = encode(header_line(document, config)), encode(document.text)
     header = _cut_header(line, size // 2)
     room = size - len(header)
-    max_chunks = max(1, int(config.max_pool_share * pool_tokens) // update_tokens)
-    kept = body[: max_chunks * room]
+    kept = body[: max_updates(config, pool_tokens, update_tokens) * room]
     parts = [_filled(header, part, min(MIN_TOKENS, size), size) for part in _even_cut(kept, room)]
     return Chunked(
         chunks=_numbered(document.document_id, [part for part in parts if part]),
         tokens_total=len(body),
         tokens_left_out=len(body) - len(kept),
     )
+
+
+def max_updates(config: ChunkConfig, pool_tokens: int, update_tokens: int) -> int:
+    """Updates that one document may take: its share of the pool, and always one."""
+    return max(1, int(config.max_pool_share * pool_tokens) // update_tokens)
 
 
 def header_line(document: Document, config: ChunkConfig) -> str:

@@ -38,6 +38,10 @@ class DeadLetterConfig(BaseModel):
     max_pending_bytes: int = Field(default=16 << 20, ge=1, description="Bytes of letters that may wait for their acknowledgement.")
     max_detail_chars: int = Field(default=500, ge=0, description="Length of the detail header; the rest is cut off.")
 
+    def topic_for(self, kafka: KafkaConfig) -> str:
+        """The topic of a stream's dead letters."""
+        return self.topic or f"{kafka.topics[0]}.dead-letters"
+
 
 def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tuple[str, bytes]]:
     """What the letter says of itself, then the record's own headers. Those of an earlier dead letter are replaced, not heaped up."""
@@ -85,7 +89,7 @@ class DeadLetterSink:
     """
 
     def __init__(self, kafka: KafkaConfig, config: DeadLetterConfig) -> None:
-        self.topic = config.topic or f"{kafka.topics[0]}.dead-letters"
+        self.topic = config.topic_for(kafka)
         if self.topic in kafka.topics:
             raise ConfigurationError(f"dead_letters.topic: {self.topic!r} is also read as a topic of the stream; choose another")
         self._kafka, self._config = kafka, config

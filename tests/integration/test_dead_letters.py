@@ -6,25 +6,13 @@ from jobs.broker import EmbeddedBroker
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.kafka_client import KafkaConfig
-from pipeline.positions import caught_up
 from pipeline.records import DeadLetter, Disposition, Partition, Reason, Record
-from pipeline.source import KafkaSource
+from tests.topics import read_all
 
 
 def letter(offset: int, key: bytes | None = b"key", value: bytes | None = b"{") -> DeadLetter:
     record = Record(partition=Partition("news", 1), offset=offset, timestamp_ms=99, key=key, value=value, headers=(("trace", b"1"),))
     return DeadLetter(record=record, reason=Reason.BAD_JSON, disposition=Disposition.MALFORMED, detail="no end")
-
-
-def read_all(kafka: KafkaConfig, topic: str) -> list[Record]:
-    records: list[Record] = []
-    with KafkaSource(kafka.model_copy(update={"topics": (topic,)})) as source:
-        for _ in range(100):
-            fetched = source.poll(1 << 20, 0.2)
-            records.extend(fetched.records)
-            if caught_up(fetched.positions, fetched.highwaters):
-                return records
-    raise AssertionError("the end was not reached")
 
 
 def test_key_and_value_are_untouched_and_the_headers_say_why(kafka: KafkaConfig) -> None:

@@ -10,13 +10,11 @@ import pytest
 
 from actors.config import StreamConfig
 from pipeline.dead_letters import DeadLetterSink
-from pipeline.kafka_client import KafkaConfig, close_producer, new_producer
-from pipeline.positions import caught_up
+from pipeline.kafka_client import close_producer, new_producer
 from pipeline.publish import Publisher, ensure_topic
-from pipeline.records import Record
 from pipeline.snapshots import SnapshotReader
-from pipeline.source import KafkaSource
 from tests.processes import Jobs, eventually
+from tests.topics import read_all
 
 pytestmark = pytest.mark.integration
 
@@ -24,17 +22,6 @@ pytestmark = pytest.mark.integration
 def publish(config: StreamConfig, first: int, count: int, partitions: int = 1) -> None:
     with Publisher(config.kafka, config.kafka.topics[0], partitions=partitions) as publisher:
         publisher.publish({"id": str(number), "text": f"Person {number}."} for number in range(first, first + count))
-
-
-def read_all(kafka: KafkaConfig, topic: str) -> list[Record]:
-    records: list[Record] = []
-    with KafkaSource(kafka.model_copy(update={"topics": (topic,)})) as source:
-        for _ in range(100):
-            fetched = source.poll(1 << 20, 0.2)
-            records.extend(fetched.records)
-            if caught_up(fetched.positions, fetched.highwaters):
-                return records
-    raise AssertionError("the end was not reached")
 
 
 def test_until_caught_up_learns_all_there_is_saves_it_and_exits(jobs: Jobs, stream: Callable[..., StreamConfig]) -> None:

@@ -10,7 +10,7 @@ from pipeline.admission import AdmissionConfig
 from pipeline.chunks import ChunkConfig
 from pipeline.dead_letters import DeadLetterConfig
 from pipeline.decode import DecodeConfig
-from pipeline.snapshots import SnapshotConfig
+from pipeline.snapshots.writer import SnapshotConfig
 from pipeline.source import KafkaConfig
 
 
@@ -21,9 +21,33 @@ class ModelConfig(BaseModel):
 
     name: str = Field(default="memoryllm-smol-135m", description="The embedded model, a folder in the published layout, or a hub name.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: bfloat16 on a GPU, float32 on a CPU (bfloat16 is up to ten times slower on CPUs without it)."
+        default="auto",
+        description="auto: bfloat16 on a GPU and on CPUs that compute it (elsewhere it is ten times slower), float32 on others.",
     )
-    seed: int = Field(default=0, ge=0, description="What updates drop is drawn from (seed, update number, layer).")
+    seed: int = Field(default=0, ge=0, description="Of a token pool: what updates drop is drawn from (seed, update number, layer).")
+
+
+class MemoryConfig(BaseModel):
+    """How much is remembered, and how it is read (models of blocks; a token pool has its own size)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    blocks: int = Field(default=2048, ge=1, description="Blocks remembered; when there are more, the oldest leaves. About 1.1 MB each.")
+    scratch: str | None = Field(
+        default=None, description="Folder for what no snapshot has yet. null: the system's own for temporary files (TMPDIR)."
+    )
+    projected_bytes: int = Field(
+        default=256 << 20, ge=1 << 20, description="Blocks that were read lately, ready to be read again, on the device."
+    )
+    most_read: int = Field(default=4, ge=1, le=64, description="Blocks that one answer reads at most.")
+    read_share: float = Field(
+        default=0.1, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
+    )
+    margin: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="Nats by which the best block must beat 'none of them' for anything to be read. Higher: fewer answers from memory.",
+    )
 
 
 class ReplicaConfig(BaseModel):
@@ -31,7 +55,7 @@ class ReplicaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: int = Field(default=1, ge=1, description="Replicas of this stream; each holds the whole pool and reads the whole stream.")
+    count: int = Field(default=1, ge=1, description="Replicas of this stream; each holds the whole memory and reads the whole stream.")
     mode: Literal["consume", "serve"] = Field(
         default="consume", description="consume: read the stream. serve: answer from the latest snapshot and read nothing."
     )
@@ -39,9 +63,9 @@ class ReplicaConfig(BaseModel):
     num_cpus: int | None = Field(default=None, ge=1, description="Cores, and so threads, of each replica. null: all cores, shared evenly.")
     num_gpus: float = Field(default=0, ge=0, description="GPUs of each replica, as Ray counts them.")
     spare_blocks: int = Field(
-        default=16, ge=1, description="Blocks of K tokens beyond the pool: how many updates an answer may outlive before it is evicted."
+        default=16, ge=1, description="Of a token pool: blocks beyond it, which bound how many updates an answer may outlive."
     )
-    max_versions: int = Field(default=3, ge=1, description="Pool versions alive at once.")
+    max_versions: int = Field(default=3, ge=1, description="Of a token pool: versions alive at once.")
     decode_steps_per_update: int = Field(default=4, ge=1, description="Decode steps for each update while answers are running.")
     max_answers: int = Field(default=4, ge=1, description="Answers running at once on a replica; more wait.")
     max_restarts: int = Field(default=-1, ge=-1, description="Restarts of a killed replica. -1: without end.")
@@ -77,6 +101,7 @@ class StreamConfig(BaseModel):
     chunks: ChunkConfig = Field(default=ChunkConfig(), description="How documents are cut into updates.")
     dead_letters: DeadLetterConfig = Field(default=DeadLetterConfig(), description="Where records go that cannot be learned.")
     model: ModelConfig = Field(default=ModelConfig(), description="The model.")
+    memory: MemoryConfig = Field(default=MemoryConfig(), description="What is remembered, and how it is read.")
     replicas: ReplicaConfig = Field(default=ReplicaConfig(), description="The replicas.")
     answers: AnswerConfig = Field(default=AnswerConfig(), description="Bounds of an answer.")
     snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often the pool is saved.")

@@ -1,6 +1,6 @@
-"""What a replica learns: one item of the stream after the other into pool and state, as a whole or not at all. No threads, no Kafka.
+"""What a replica learns: one item of the stream after the other into memory and state, as a whole or not at all. No threads, no Kafka.
 
-ONE-STATE: readers see (pool version, state) change together, at document boundaries.
+ONE-STATE: readers see (memory, state) change together, at document boundaries.
 """
 
 from __future__ import annotations
@@ -8,54 +8,50 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
-
-import torch
+from typing import Any
 
 from actors.config import StreamConfig
 from actors.messages import Learnable
+from model.engine import Engine
 from model.errors import ModelError, UpdateFailed
-from model.pool import MemoryPool, PoolView, Version
-from pipeline.admission import admit
-from pipeline.chunks import chunk_document
+from pipeline.admission import Verdict, admit, doomed
+from pipeline.chunks import Chunked, chunk_document
 from pipeline.decode import dead_letter
 from pipeline.fetched import Gap, Joined
+from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
-from pipeline.records import Chunk, DeadLetter, Document, Outcome, Reason
+from pipeline.records import Chunk, DeadLetter, Document, Outcome, Reason, Tombstone
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class Learner:
-    """The one writer of a pool and its state.
+    """The one writer of a memory and its state.
 
     Args:
         config: of the stream.
-        pool: written here and nowhere else.
-        encode: the tokenizer, with control tokens switched off: a feed must not be able to write them.
+        engine: writes here and nowhere else.
         state: where to begin.
         reject: takes the dead letter of a document that the model failed on.
     """
 
-    def __init__(
-        self,
-        config: StreamConfig,
-        pool: MemoryPool,
-        encode: Callable[[str], list[int]],
-        state: StreamState,
-        reject: Callable[[DeadLetter], None],
-    ) -> None:
-        self._config, self._pool, self._encode, self._reject = config, pool, encode, reject
+    def __init__(self, config: StreamConfig, engine: Engine, state: StreamState, reject: Callable[[DeadLetter], None]) -> None:
+        self._config, self._engine, self._reject = config, engine, reject
         self._state = state
-        self._together = threading.Lock()
+        self._together = threading.RLock()
         self._failures_in_a_row = 0
 
     @property
     def state(self) -> StreamState:
         return self._state
+
+    @contextmanager
+    def boundary(self) -> Iterator[StreamState]:
+        """One document boundary: until the block ends, memory and state stay what they are."""
+        with self._together:
+            yield self._state
 
     def learn(self, item: Learnable) -> None:
         """Pass one item of the stream.
@@ -65,6 +61,8 @@ class Learner:
         """
         if isinstance(item, Document):
             self._learn_document(item)
+        elif isinstance(item, Tombstone):
+            self._delete(item)
         elif isinstance(item, DeadLetter):
             self._state = self._state.passed(item.record.partition, item.record.end, Outcome.DEAD_LETTER)
         elif isinstance(item, Gap):
@@ -79,36 +77,68 @@ class Learner:
         if topic_ids != self._state.topic_ids:
             self._state = replace(self._state, topic_ids=dict(topic_ids))
 
+    # ------------------------------------------------------------------ documents
+
     def _learn_document(self, document: Document) -> None:
         verdict = admit(document, self._state.ledger, self._config.admission)
-        if verdict.outcome is not Outcome.APPLIED:
+        if verdict.document is None:
             self._state = self._state.passed(document.partition, document.record.end, verdict.outcome, document.event_time_ms)
             return
-        sizes = self._pool.capacity, self._pool.block
-        chunks = chunk_document(document, self._encode, self._config.chunks, *sizes).chunks
-        if not chunks:
+        chunked = chunk_document(
+            verdict.document,
+            self._engine.encode,
+            self._config.chunks,
+            update_tokens=self._engine.update_tokens,
+            most_updates=self._engine.most_updates,
+            min_tokens=self._engine.min_tokens,
+        )
+        if not chunked.chunks:
             self._refuse(document, Reason.EMPTY_TEXT, "the text has no tokens")
             return
         try:
-            updates = self._update(chunks)
+            prepared = self._prepared(chunked.chunks)
         except (UpdateFailed, RuntimeError) as error:
             self._failed(document, error)
             return
         self._failures_in_a_row = 0
-        state = self._state.applied(document, updates).remembering(self._pool.alive_updates())
-        with self._together:
-            self._pool.publish()
-            self._state = state
+        self._commit(verdict, verdict.document, chunked, prepared)
 
-    def _update(self, chunks: Sequence[Chunk], tries: int = 2) -> list[int]:
+    def _commit(self, verdict: Verdict, document: Document, chunked: Chunked, prepared: Any) -> None:
+        """The new blocks come and those of the document that this one replaces go, in one step."""
+        replaced = verdict.replaces
+        with self._together:
+            learned = self._engine.commit(prepared, self._taken_out([replaced] if replaced else []))
+            state = self._state.applied(
+                document,
+                learned.updates,
+                tokens=chunked.tokens_total - chunked.tokens_left_out,
+                tokens_left_out=chunked.tokens_left_out,
+                replaces=replaced.document_id if replaced else None,
+            )
+            self._state = state.forgetting(learned.forgotten)
+
+    def _delete(self, tombstone: Tombstone) -> None:
+        rows = doomed(tombstone, self._state.ledger) if self._engine.forgets else ()
+        record = tombstone.record
+        with self._together:
+            if rows:
+                self._engine.commit((), self._taken_out(rows))
+                self._state = self._state.deleted(record, [row.document_id for row in rows])
+            else:
+                self._state = self._state.passed(record.partition, record.end, Outcome.FILTERED)
+
+    def _taken_out(self, rows: Sequence[LedgerRow]) -> tuple[int, ...]:
+        """The updates of some documents, where this memory can take them out: a pool lets them fade."""
+        return tuple(update for row in rows for update in row.updates) if self._engine.forgets else ()
+
+    def _prepared(self, chunks: Sequence[Chunk], tries: int = 2) -> Any:
         """All chunks or none. RuntimeError is torch's: out of memory, which may pass, or worse."""
         try:
-            return [self._pool.update(torch.tensor(chunk.token_ids), publish=False) for chunk in chunks]
+            return self._engine.prepare([chunk.token_ids for chunk in chunks])
         except (UpdateFailed, RuntimeError):
-            self._pool.rollback()
             if tries == 1:
                 raise
-        return self._update(chunks, tries - 1)
+        return self._prepared(chunks, tries - 1)
 
     def _failed(self, document: Document, error: Exception) -> None:
         self._failures_in_a_row += 1
@@ -120,18 +150,3 @@ class Learner:
     def _refuse(self, document: Document, reason: Reason, detail: str) -> None:
         self._reject(dead_letter(document.record, reason, detail))
         self._state = self._state.passed(document.partition, document.record.end, Outcome.DEAD_LETTER)
-
-    def read(self) -> AbstractContextManager[tuple[PoolView, StreamState]]:
-        """One document boundary to answer from: what readers see of the pool, and the state of that moment."""
-        return self._at_boundary(self._pool.read())
-
-    def hold(self) -> AbstractContextManager[tuple[Version, StreamState]]:
-        """One document boundary to save: it stays whole until the block ends."""
-        return self._at_boundary(self._pool.hold())
-
-    @contextmanager
-    def _at_boundary(self, taking: AbstractContextManager[T]) -> Iterator[tuple[T, StreamState]]:
-        with ExitStack() as held:
-            with self._together:
-                taken, state = held.enter_context(taking), self._state
-            yield taken, state

@@ -8,9 +8,10 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from pipeline.fetched import Gap, Joined, Rewind
-from pipeline.records import DeadLetter, Document, Partition
+from pipeline.ledger import LedgerRow
+from pipeline.records import DeadLetter, Document, Partition, Tombstone
 
-Learnable: TypeAlias = Document | DeadLetter | Gap | Rewind | Joined
+Learnable: TypeAlias = Document | Tombstone | DeadLetter | Gap | Rewind | Joined
 """What a poller hands to a replica, in log order within a partition."""
 
 
@@ -30,8 +31,44 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which documents an answer may be read from; nothing set: all.
+
+    Attributes:
+        sources: these alone, compared without regard to case.
+        since_ms, until_ms: published then or later; before then.
+        before_update: learned before this update.
+        exclude: not these document ids.
+
+    >>> Filter(sources=("Reuters",)).empty, Filter().empty
+    (False, True)
+    """
+
+    sources: tuple[str, ...] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    before_update: int | None = None
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return self == Filter()
+
+    def admits(self, row: LedgerRow) -> bool:
+        """Whether a document may be read."""
+        sources = {name.casefold() for name in self.sources}
+        return (
+            (not sources or (row.source or "").casefold() in sources)
+            and (self.since_ms is None or row.event_time_ms >= self.since_ms)
+            and (self.until_ms is None or row.event_time_ms < self.until_ms)
+            and (self.before_update is None or row.updates[0] < self.before_update)
+            and row.document_id not in self.exclude
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A conversation to continue, greedily unless a temperature is given.
+    """A conversation to continue, greedily unless a temperature is given, from the documents that `only` admits.
 
     >>> Question.of("Who is the president of Botswana?").messages
     ({'role': 'user', 'content': 'Who is the president of Botswana?'},)
@@ -41,10 +78,42 @@ class Question:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
+    seed: int | None = None
+    max_blocks: int | None = None
+    only: Filter = Filter()
 
     @classmethod
-    def of(cls, text: str, max_new_tokens: int | None = None) -> Question:
-        return cls(messages=({"role": "user", "content": text},), max_new_tokens=max_new_tokens)
+    def of(cls, text: str, max_new_tokens: int | None = None, only: Filter | None = None) -> Question:
+        return cls(messages=({"role": "user", "content": text},), max_new_tokens=max_new_tokens, only=only or Filter())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A document that an answer was read from. `score`: how likely it was the right one, 0 to 1, as the model sees it."""
+
+    document_id: str
+    title: str | None
+    source: str | None
+    link: str | None
+    published_at_ms: int
+    topic: str
+    partition: int
+    offset: int
+    score: float
+
+    @classmethod
+    def of(cls, row: LedgerRow, score: float) -> Source:
+        return cls(
+            document_id=row.document_id,
+            title=row.title,
+            source=row.source,
+            link=row.link,
+            published_at_ms=row.event_time_ms,
+            topic=row.partition.topic,
+            partition=row.partition.number,
+            offset=row.offset,
+            score=score,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +121,9 @@ class Knowledge:
     """What an answer was given from.
 
     Attributes:
-        version: number of the pool version; grows with every document.
+        version: of the memory; grows with every document.
+        grounded: whether the answer was read from memory; None where the memory cannot tell (a token pool).
+        sources: the documents it was read from, the likeliest first.
         position: next offset of each partition, as TOPIC/PARTITION.
         watermark_ms: latest event time learned; None before the first.
         applied: documents learned.
@@ -69,6 +140,8 @@ class Knowledge:
     applied: int
     complete_up_to_ms: int | None
     staleness_s: float | None
+    grounded: bool | None = None
+    sources: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +192,15 @@ class ReplicaStatus:
     complete_up_to_ms: int | None = None
     staleness_s: float | None = None
     remembered_documents: int = 0
-    pool_tokens: int = 0
+    remembered_updates: int = 0
+    memory_tokens: int = 0
+    documents_cut: int = 0
+    tokens_left_out: int = 0
     running_answers: int = 0
     epoch: int | None = None
     epoch_age_s: float | None = None
     snapshot_problem: str | None = None
-    pool_sha256: str | None = None
+    memory_sha256: str | None = None
 
     @property
     def answers(self) -> bool:
@@ -140,7 +216,7 @@ class Saved:
     """The last snapshot a replica wrote or was restored from."""
 
     epoch: int
-    pool_sha256: str
+    memory_sha256: str
     position: Mapping[str, int]
     counts: Mapping[str, int]
     update_number: int

@@ -1,9 +1,9 @@
-"""A replica: one model, one pool, one poller; it learns its stream, answers questions meanwhile, and is saved.
+"""A replica: one model, one memory, one poller; it learns its stream, answers questions meanwhile, and is saved.
 
     thread        consumes                    produces                          waits for
-    ingest        poller.poll()               pool versions, state              the device's turn; the broker
-    save          a held version and state    snapshots                         dead letters acknowledged, the store
-    answer (n)    questions, a pinned view    answers                           the device's turn
+    ingest        poller.poll()               memory and state                  the device's turn; the broker
+    save          a staged memory and state   snapshots                         dead letters acknowledged, the store
+    answer (n)    questions                   answers                           the device's turn
     status        the last state              ReplicaStatus                     nothing
 
 The class is plain; `actors.remote_replica` puts it into a process. `__init__` restores: a restart by Ray runs nothing else.
@@ -16,29 +16,29 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from actors.config import StreamConfig
 from actors.handles import RemotePoller
 from actors.learner import Learner
-from actors.messages import Answer, Knowledge, Phase, Polled, Question, ReplicaStatus
+from actors.messages import Answer, Filter, Knowledge, Phase, Polled, Question, ReplicaStatus, Source
 from actors.poller import PollerClient
 from actors.saver import Saver
-from model.answering import Answerer
+from model.block_engine import ReadingConfig
 from model.catalog import checkpoint_folder
-from model.checkpoint import load_model, load_pool
-from model.errors import ModelError, VersionEvicted
-from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool
-from model.turns import DeviceTurns
-from pipeline.chunks import max_updates
+from model.engine import Allowed, Asking, Completion, Read
+from model.errors import ModelError
+from model.loading import EngineOptions, load_engine
 from pipeline.errors import MemstreamError
+from pipeline.ledger import Ledger
 from pipeline.positions import StreamState, caught_up, format_positions
-from pipeline.snapshots import SnapshotStore
+from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ POLL_TIMEOUT_S = 0.5
 RETRY_S = 2.0
 SAVE_RETRY_S = 10.0
 DRAIN_RETRIES = 5
-TRIES_PER_ANSWER = 3
 
 
 class Replica:
@@ -69,16 +68,12 @@ class Replica:
         self._places = threading.BoundedSemaphore(config.replicas.max_answers)
         self._poller: PollerClient | None = None
 
-        folder = checkpoint_folder(config.model.name)
-        model = load_model(folder, device_of(config), dtype_of(config))
-        self._answerer = Answerer.of(model, folder)
-        self._pool = self._new_pool(model)
-        self._saver = Saver(config, SnapshotStore(config.snapshots, config.stream), self._pool)
-        state = self._saver.restore()
-        if state is None:
-            load_pool(folder, model, self._pool)
-            state = StreamState.beginning({})
-        self._learner = Learner(config, self._pool, self._answerer.encode, state, lambda letter: self._client.reject(letter))
+        device = device_of(config)
+        self._engine = load_engine(checkpoint_folder(config.model.name), device, config.model.dtype, engine_options(config))
+        self._device = torch.device(device)
+        self._saver = Saver(config, SnapshotStore(config.snapshots, config.stream), self._engine, self._device)
+        state = self._saver.restore() or StreamState.beginning({})
+        self._learner = Learner(config, self._engine, state, lambda letter: self._client.reject(letter))
         self._tried_at_s = time.monotonic()
         self._open_poller = open_poller
         self._ingest: threading.Thread | None = None
@@ -89,14 +84,6 @@ class Replica:
                 self._saver.claim()
             self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
             self._ingest.start()
-
-    def _new_pool(self, model: MemoryLLM) -> MemoryPool:
-        """With room for the longest document beside what readers see: its updates are shown to them together."""
-        replicas, size = self._config.replicas, model.config.num_tokens
-        longest = max_updates(self._config.chunks, model.config.num_memory_tokens, size)
-        turns = DeviceTurns(replicas.decode_steps_per_update)
-        spare = max(replicas.spare_blocks, longest + 2)
-        return MemoryPool(model, self._config.model.seed, spare, replicas.max_versions, turns)
 
     @property
     def _owns_lineage(self) -> bool:
@@ -223,43 +210,54 @@ class Replica:
     # ------------------------------------------------------------------ answering
 
     def answer(self, question: Question) -> Answer:
-        """Answer from exactly one pool version (READ-ONE-VERSION). An answer that updates overtook begins anew on the latest version.
+        """Answer from exactly one version of memory (READ-ONE-VERSION).
 
         Raises:
-            ValueError: the prompt is empty or too long.
-            VersionEvicted: overtaken again and again: there is too little room for this update rate.
+            ValueError: the prompt is empty or too long, or asks for what this memory cannot do.
+            VersionEvicted: (token pools) overtaken by updates again and again: there is too little room for this update rate.
         """
-        tokens = self._answerer.prompt(question.messages)
         wanted, most = question.max_new_tokens or 0, self._config.answers.most_new_tokens
         if not 0 <= wanted <= most:
             raise ValueError(f"{wanted} new tokens were asked for; at most {most} are given (answers.most_new_tokens)")
-        limit = self._config.answers.max_prompt_tokens
-        if not 0 < len(tokens) <= limit:
-            raise ValueError(f"the prompt has {len(tokens)} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
+        tokens, limit = self._engine.prompt_tokens(question.messages), self._config.answers.max_prompt_tokens
+        if not 0 < tokens <= limit:
+            raise ValueError(f"the prompt has {tokens} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
         started = time.monotonic()
+        complete_s = self._complete_up_to_s  # before anything is read: an answer never claims to know more than it does
         with self._counted():
-            for left in reversed(range(TRIES_PER_ANSWER)):
-                try:
-                    return self._answer(question, tokens, started)
-                except VersionEvicted:
-                    if not left:
-                        raise
-        raise AssertionError("unreachable")
-
-    def _answer(self, question: Question, tokens: list[int], started: float) -> Answer:
-        complete_s = self._complete_up_to_s  # before the view is taken: an answer never claims to know more than it does
-        with self._learner.read() as (view, state):
-            limit = question.max_new_tokens or self._config.answers.max_new_tokens
-            done = self._answerer.complete(view, tokens, limit, question.temperature, question.top_p)
-            knowledge = self._knowledge(view.version.number, state, complete_s)
+            done, (version, state) = self._engine.answer(question.messages, self._asking(question), self._boundary)
         return Answer(
             text=done.text,
             finish_reason=done.finish_reason,
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
-            knowledge=knowledge,
+            knowledge=self._knowledge(version, state, complete_s, done),
             seconds=time.monotonic() - started,
         )
+
+    @contextmanager
+    def _boundary(self) -> Iterator[tuple[int, StreamState]]:
+        with self._learner.boundary() as state:
+            yield self._engine.version, state
+
+    def _asking(self, question: Question) -> Asking:
+        only = question.only
+        if not only.empty and not self._engine.forgets:
+            raise ValueError("this model reads its whole memory at once: answers cannot be kept to some documents")
+        return Asking(
+            limit=question.max_new_tokens or self._config.answers.max_new_tokens,
+            temperature=question.temperature,
+            top_p=question.top_p,
+            seed=question.seed,
+            allowed=None if only.empty else self._allowed(only),
+            most_blocks=question.max_blocks,
+        )
+
+    def _allowed(self, only: Filter) -> Allowed:
+        """A mask over updates: which of them belong to documents that the filter admits."""
+        rows = [row for row in self._learner.state.ledger if only.admits(row)]
+        updates = np.array([update for row in rows for update in row.updates], dtype=np.int64)
+        return lambda numbers: np.isin(numbers, updates)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -270,7 +268,7 @@ class Replica:
         finally:
             self._running_answers -= 1
 
-    def _knowledge(self, version: int, state: StreamState, complete_s: float | None) -> Knowledge:
+    def _knowledge(self, version: int, state: StreamState, complete_s: float | None, done: Completion) -> Knowledge:
         return Knowledge(
             stream=self._config.stream,
             replica=self._number,
@@ -280,6 +278,8 @@ class Replica:
             watermark_ms=state.watermark_ms,
             applied=state.counts["applied"],  # type: ignore[index]
             **freshness(complete_s),
+            grounded=done.grounded,
+            sources=_sources(done.read, state.ledger),
         )
 
     # ------------------------------------------------------------------ watching
@@ -295,9 +295,9 @@ class Replica:
             problem=self._failure or self._problem,
             pid=os.getpid(),
             node=platform.node(),
-            device=str(self._pool.model.device),
+            device=str(self._device),
             update_number=state.update_number,
-            version=self._pool.published.number,
+            version=self._engine.version,
             position=format_positions(state.positions),
             highwater=self._highwaters,
             counts={outcome.value: count for outcome, count in state.counts.items()},
@@ -305,12 +305,15 @@ class Replica:
             caught_up=self._caught_up,
             **freshness(complete_s),
             remembered_documents=len(state.ledger),
-            pool_tokens=self._pool.num_tokens,
+            remembered_updates=self._engine.remembered,
+            memory_tokens=self._engine.num_tokens,
+            documents_cut=state.documents_cut,
+            tokens_left_out=state.tokens_left_out,
             running_answers=self._running_answers,
             epoch=last.epoch if last else None,
             epoch_age_s=time.time() - last.created_at_s if last else None,
             snapshot_problem=self._snapshot_problem,
-            pool_sha256=last.pool_sha256 if last and still else None,
+            memory_sha256=last.memory_sha256 if last and still else None,
         )
 
 
@@ -331,9 +334,26 @@ def device_of(config: StreamConfig) -> str:
     return chosen
 
 
-def dtype_of(config: StreamConfig) -> torch.dtype:
-    """The type of weights and pool."""
-    if config.model.dtype == "auto":
-        return torch.bfloat16 if device_of(config) == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, config.model.dtype)
-    return dtype
+def engine_options(config: StreamConfig) -> EngineOptions:
+    """What an engine is built with."""
+    memory, replicas = config.memory, config.replicas
+    return EngineOptions(
+        seed=config.model.seed,
+        spare_blocks=max(replicas.spare_blocks, config.chunks.max_blocks + 2),
+        max_versions=replicas.max_versions,
+        decode_steps_per_update=replicas.decode_steps_per_update,
+        blocks=memory.blocks,
+        scratch=None if memory.scratch is None else Path(memory.scratch).expanduser(),
+        projected_bytes=memory.projected_bytes,
+        reading=ReadingConfig(most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin),
+    )
+
+
+def _sources(read: Sequence[Read], ledger: Ledger) -> tuple[Source, ...]:
+    """The documents of the blocks that were read, each once, with the best of its blocks' scores."""
+    found: dict[str, Source] = {}
+    for each in read:
+        row = ledger.owner(each.update)
+        if row is not None:
+            found.setdefault(row.document_id, Source.of(row, each.score))
+    return tuple(found.values())

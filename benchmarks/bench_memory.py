@@ -19,7 +19,7 @@ from jobs.command import start
 from model.catalog import NAME, checkpoint_folder
 from model.checkpoint import load_model
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool
+from model.memory.tokens import MemoryPool
 
 app = typer.Typer(add_completion=False)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from actors.messages import Answer, Knowledge, Question
+from actors.messages import Answer, Filter, Knowledge, Question, Source
 from jobs.command import start
 from jobs.options import AsJson, RayAddress, StreamName
 from jobs.running import find_stream
@@ -25,6 +25,10 @@ def ask(
     address: RayAddress = None,
     as_json: AsJson = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; answers.max_new_tokens if not given.")] = None,
+    sources: Annotated[list[str] | None, typer.Option("--source", help="Read only documents of this source; may be repeated.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Read only documents published then or later (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Read only documents published before then (UTC).")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Do not read this document (its id); may be repeated.")] = None,
 ) -> None:
     """Ask a running stream a question; the replica that knows most answers, and says what it knew."""
     if not question.strip():
@@ -32,10 +36,15 @@ def ask(
     with redirect_stdout(sys.stderr):
         supervisor = find_stream(stream, address)
         try:
-            answer = supervisor.ask(Question.of(question, max_new_tokens))
+            only = Filter(sources=tuple(sources or ()), since_ms=_ms(since), until_ms=_ms(until), exclude=tuple(exclude or ()))
+            answer = supervisor.ask(Question.of(question, max_new_tokens, only))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="QUESTION") from error
     _tell(answer, as_json)
+
+
+def _ms(time: datetime | None) -> int | None:
+    return None if time is None else int(time.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _tell(answer: Answer, as_json: bool) -> None:
@@ -43,6 +52,8 @@ def _tell(answer: Answer, as_json: bool) -> None:
         print(json.dumps(answer.as_dict(), ensure_ascii=False))
         return
     print(printable(answer.text))
+    for line in cited(answer.knowledge):
+        typer.echo(line, err=True)
     typer.echo(f"[{known(answer.knowledge)}; {answer.seconds:.1f} s]", err=True)
 
 
@@ -53,6 +64,29 @@ def printable(text: str) -> str:
     'a line\\nand  [2J'
     """
     return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def cited(knowledge: Knowledge) -> list[str]:
+    """The documents that an answer was read from, a line each: title, source, date, link, and where it lies in the stream.
+
+    >>> source = Source(
+    ...     document_id="a", title="Elections", source="Reuters", link=None, published_at_ms=1_767_081_600_000, topic="news", partition=0,
+    ...     offset=7, score=0.93)
+    >>> read = Knowledge(
+    ...     stream="news", replica=0, version=1, update_number=1, position={}, watermark_ms=None, applied=1, complete_up_to_ms=None,
+    ...     staleness_s=None, grounded=True, sources=(source,))
+    >>> cited(read)
+    ['  read from: Elections | Reuters | 30 Dec 2025 08:00 UTC | news/0@7 (0.93)']
+    """
+    if knowledge.grounded is False:
+        return ["  read from: nothing; no remembered document tells, so the base model answers"]
+    return [f"  read from: {_cited(source)}" for source in knowledge.sources]
+
+
+def _cited(source: Source) -> str:
+    place = f"{source.topic}/{source.partition}@{source.offset} ({source.score:.2f})"
+    parts = (source.title or source.document_id, source.source, _time(source.published_at_ms), source.link, place)
+    return printable(" | ".join(part for part in parts if part))
 
 
 def known(knowledge: Knowledge) -> str:

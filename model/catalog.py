@@ -39,19 +39,6 @@ def base_folder(base: str = "") -> Path:
     return resolve(base) if base else _once(f"smollm2-135m-instruct-{SMOLLM2.sha256[:12]}", _convert_base)
 
 
-def initial_checkpoint(base: str, seed: int) -> tuple[Path, Path]:
-    """What training starts from: (a checkpoint whose adapters change nothing, its base)."""
-    folder = base_folder(base)
-    mark = hashlib.sha256(f"{folder} {seed}".encode()).hexdigest()[:12]
-
-    def make(out: Path) -> None:
-        from model.embedded import assemble, fresh_memory
-
-        assemble(folder, fresh_memory(folder, seed), out)
-
-    return _once(f"{NAME}-fresh-{mark}", make), folder
-
-
 def token_counter(checkpoint: Path) -> Callable[[str], int]:
     """Counts a text's tokens with a checkpoint's tokenizer, without loading transformers."""
     from tokenizers import Tokenizer

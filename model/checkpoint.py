@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from model.config import MemoryLLMConfig, read_config
 from model.errors import CheckpointError
+from model.memory.tokens import FROM_CHECKPOINT, MemoryPool, PoolLayer
 from model.memory_llm import AdaptedLinear, MemoryLLM
-from model.pool import FROM_CHECKPOINT, MemoryPool, PoolLayer
 
 
 class CheckpointFiles:
@@ -181,11 +181,15 @@ def published_names(model: MemoryLLM) -> dict[str, list[tuple[nn.Module, str]]]:
 
 def check_names(found: set[str], wanted: set[str], config: MemoryLLMConfig) -> None:
     """Every tensor the model wants is there, and nothing else but the pool, a tied head and what is computed from the config."""
-    ignored = {"memory"} | ({"lm_head.weight"} if config.tie_word_embeddings else set())
-    if missing := sorted((wanted | {"initialized"}) - found):
+    missing_or_unknown(found, wanted | {"initialized"}, {"memory"} | ({"lm_head.weight"} if config.tie_word_embeddings else set()))
+
+
+def missing_or_unknown(found: set[str], wanted: set[str], ignored: set[str]) -> None:
+    """Raises CheckpointError where a wanted tensor is not there, or one is there that nobody knows."""
+    if missing := sorted(wanted - found):
         raise CheckpointError(f"tensor {missing[0]} is missing" + _and_more(missing))
     # Llama checkpoints from before transformers 4.32 hold the rotary frequencies of each layer.
-    unknown = sorted(name for name in found - wanted - ignored - {"initialized"} if not name.endswith("rotary_emb.inv_freq"))
+    unknown = sorted(name for name in found - wanted - ignored if not name.endswith("rotary_emb.inv_freq"))
     if unknown:
         raise CheckpointError(f"tensor {unknown[0]} is not known to this config" + _and_more(unknown))
 

@@ -34,6 +34,9 @@ class MemoryLLMConfig(LlamaConfig):
         lora_config: PEFT's fields `r`, `lora_alpha`, `target_modules`, or None.
         add_decoder_lora: a second adapter for generation.
         interpolate_position_ids: positions divided so that memory and text fit the base model's window.
+        reading_layer: S, the first layer that reads memory, of a model of blocks (`model.block_llm`); None: the paper's pool, read by
+            every layer.
+        key_size: values of one key that questions are compared with; None: the paper's pool.
     """
 
     model_type = "memoryllm"
@@ -46,6 +49,8 @@ class MemoryLLMConfig(LlamaConfig):
     lora_config: dict[str, Any] | None = None
     add_decoder_lora: bool = False
     interpolate_position_ids: bool = False
+    reading_layer: int | None = None
+    key_size: int | None = None
 
     @property
     def num_memory_tokens(self) -> int:

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding, rotate_half
 
 from model.config import MemoryLLMConfig
-from model.prefix_cache import ATTENTION, PrefixCache
+from model.reading.prefix_cache import ATTENTION, PrefixCache
 
 
 class AdaptedLinear(nn.Module):
@@ -37,7 +37,7 @@ class AdaptedLinear(nn.Module):
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = functional.linear(functional.linear(x, self.lora_A), self.lora_B)
+        low = functional.linear(functional.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
         return torch.add(functional.linear(x, self.weight, self.bias), low, alpha=self.scale)
 
 
@@ -93,7 +93,7 @@ class MemoryReader(LlamaForCausalLM):
 
 
 class MemoryLLM(nn.Module):
-    """The model: reader, writer and what MemoryLLM adds to Llama. It holds no pool; see `model.pool.MemoryPool`."""
+    """The model: reader, writer and what MemoryLLM adds to Llama. It holds no pool; see `model.memory.tokens.MemoryPool`."""
 
     def __init__(self, config: MemoryLLMConfig) -> None:
         super().__init__()

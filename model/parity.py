@@ -26,8 +26,8 @@ from transformers import GenerationConfig
 
 from model.checkpoint import load_model, load_pool
 from model.errors import CheckpointError
+from model.memory.tokens import MemoryPool
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool
 
 FILE = "expected.safetensors"
 KNOWN = re.compile(

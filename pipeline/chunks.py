@@ -1,15 +1,16 @@
 """From a document to the token sequences of its self-updates.
 
-    [title | source | 30 Dec 2025\\n][first part of the text]
-    [title | source | 30 Dec 2025\\n][second part of the text]
+    [title | source | 30 Dec 2025\n][first sentences of the text]
+    [title | source | 30 Dec 2025\n][the next ones]
 
-Every chunk carries the header line, because an update sees little of the one before. The cut is even, so that no tail is short: below 16
-tokens an update disturbs more memory than it writes (MemoryLLM, section 3). REPLAY-EXACT: the chunks depend on the document, the
-tokenizer and the configuration alone.
+Every chunk carries the header line: it says what the rest is about, to whoever looks for it. Cuts fall between sentences where they can,
+so that a fact is not torn in two, and evenly, so that no tail is tiny. REPLAY-EXACT: the chunks depend on the document, the tokenizer and
+the configuration alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.records import Chunk, Document
 
-MIN_TOKENS: Final = 16
-"""No chunk is shorter, unless chunks are configured to be."""
+HEADER_SHARE: Final = 3
+"""A header line takes a third of a chunk at most."""
 
+_SENTENCES: Final = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[\u3002\uff01\uff1f\n])")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -37,8 +39,8 @@ class ChunkConfig(BaseModel):
     header: tuple[Literal["title", "source", "date"], ...] = Field(
         default=("title", "source", "date"), description="What stands in front of every chunk, in this order, where a document has it."
     )
-    max_pool_share: float = Field(
-        default=0.25, gt=0, le=1, description="Share of the memory pool that one document may overwrite; the rest of its text is cut off."
+    max_blocks: int = Field(
+        default=64, ge=1, description="Updates that one document may take (and never more than its memory allows); the rest is cut off."
     )
 
 
@@ -58,7 +60,13 @@ class Chunked:
 
 
 def chunk_document(
-    document: Document, encode: Callable[[str], list[int]], config: ChunkConfig, pool_tokens: int, update_tokens: int
+    document: Document,
+    encode: Callable[[str], list[int]],
+    config: ChunkConfig,
+    *,
+    update_tokens: int,
+    most_updates: int,
+    min_tokens: int = 1,
 ) -> Chunked:
     """The chunks of one document.
 
@@ -66,29 +74,69 @@ def chunk_document(
         document: what to cut.
         encode: a tokenizer without special tokens of its own, and with control tokens switched off (`split_special_tokens=True`). Header
             and text are encoded apart, so that a text has the same tokens under any header.
-        config: size, header and share.
-        pool_tokens: N, memory tokens a layer.
+        config: size, header and bound.
         update_tokens: K, memory tokens that one update writes, whatever the length of its chunk.
+        most_updates: that the memory allows one document.
+        min_tokens: no chunk is shorter (unless `chunk_tokens` is): a short one gets more header lines in front.
 
     Returns:
-        One chunk or more of at most `chunk_tokens` tokens, none of them under 16 (unless `chunk_tokens` is).
+        One chunk or more of at most `chunk_tokens` tokens.
     """
-    size = config.chunk_tokens or update_tokens
-    line, body = encode(header_line(document, config)), encode(document.text)
-    header = _cut_header(line, size // 2)
+    size = min(config.chunk_tokens or update_tokens, update_tokens)
+    header = cut_header(encode(header_line(document, config)), size // HEADER_SHARE)
     room = size - len(header)
-    kept = body[: max_updates(config, pool_tokens, update_tokens) * room]
-    parts = [_filled(header, part, min(MIN_TOKENS, size), size) for part in _even_cut(kept, room)]
+    parts = cut(sentences(document.text, encode), room)
+    kept = parts[: min(config.max_blocks, most_updates)]
+    filled = [_filled(header, part, min(min_tokens, size), size) for part in kept or [[]]]
+    total = sum(map(len, parts))
     return Chunked(
-        chunks=_numbered(document.document_id, [part for part in parts if part]),
-        tokens_total=len(body),
-        tokens_left_out=len(body) - len(kept),
+        chunks=_numbered(document.document_id, [part for part in filled if part]),
+        tokens_total=total,
+        tokens_left_out=total - sum(map(len, kept)),
     )
 
 
-def max_updates(config: ChunkConfig, pool_tokens: int, update_tokens: int) -> int:
-    """Updates that one document may take: its share of the pool, and always one."""
-    return max(1, int(config.max_pool_share * pool_tokens) // update_tokens)
+def sentences(text: str, encode: Callable[[str], list[int]]) -> list[list[int]]:
+    """The tokens of a text, sentence by sentence; white space between two belongs to the second."""
+    return [tokens for piece in _SENTENCES.split(text) if piece and (tokens := encode(piece))]
+
+
+def cut(pieces: list[list[int]], room: int) -> list[list[int]]:
+    """Whole pieces put together into parts of at most `room` tokens, as few and as even as they allow.
+
+    A piece that is longer than the room is cut evenly first.
+
+    >>> cut([[1] * 5, [2] * 5, [3] * 5, [4] * 5], 12)
+    [[1, 1, 1, 1, 1, 2, 2, 2, 2, 2], [3, 3, 3, 3, 3, 4, 4, 4, 4, 4]]
+    """
+    small = [part for piece in pieces for part in _even(piece, room)]
+    parts = _packed(small, room)
+    # The same number of parts, each no fuller than it must be: the narrowest room that needs no more of them.
+    low, high = -(-sum(map(len, small)) // max(1, len(parts))), room
+    while low < high:
+        middle = (low + high) // 2
+        if max(map(len, small), default=0) <= middle and len(_packed(small, middle)) <= len(parts):
+            high = middle
+        else:
+            low = middle + 1
+    return _packed(small, high)
+
+
+def _packed(pieces: list[list[int]], room: int) -> list[list[int]]:
+    parts: list[list[int]] = []
+    for piece in pieces:
+        if parts and len(parts[-1]) + len(piece) <= room:
+            parts[-1] = [*parts[-1], *piece]
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _even(piece: list[int], room: int) -> list[list[int]]:
+    """Parts of at most `room` tokens whose lengths differ by one at most."""
+    count = -(-len(piece) // room)
+    bounds = [number * len(piece) // count for number in range(count + 1)]
+    return [piece[first:end] for first, end in pairwise(bounds)]
 
 
 def header_line(document: Document, config: ChunkConfig) -> str:
@@ -104,16 +152,9 @@ def _date(event_time_ms: int) -> str:
     return f"{date.day} {_MONTHS[date.month - 1]} {date.year}"
 
 
-def _cut_header(line: list[int], max_tokens: int) -> list[int]:
+def cut_header(line: list[int], max_tokens: int) -> list[int]:
     """The line's first tokens, and its last one, which ends it."""
     return line if len(line) <= max_tokens else [*line[: max_tokens - 1], line[-1]][:max_tokens]
-
-
-def _even_cut(body: list[int], room: int) -> list[list[int]]:
-    """Parts of at most `room` tokens whose lengths differ by one at most; one empty part where there is nothing to cut."""
-    count = max(1, -(-len(body) // room))
-    bounds = [number * len(body) // count for number in range(count + 1)]
-    return [body[first:end] for first, end in pairwise(bounds)]
 
 
 def _filled(header: list[int], part: list[int], min_tokens: int, max_tokens: int) -> list[int]:

@@ -5,6 +5,7 @@ judged against the record's own timestamp.
 
     value -> size -> UTF-8 -> JSON object -> fields -> clean text -> event time -> Document
        '-------'-------'----------'-----------'----------'------------'------> DeadLetter
+    no value -> Tombstone
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.event_time import LATEST_MS, checked_ms, parse_ms
-from pipeline.records import DeadLetter, Disposition, Document, Reason, Record
+from pipeline.records import DeadLetter, Disposition, Document, Reason, Record, Tombstone
 
 DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
     Reason.BAD_UTF8: Disposition.MALFORMED,
@@ -27,13 +28,14 @@ DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
     Reason.WRONG_TYPE: Disposition.SCHEMA,
     Reason.MISSING_FIELD: Disposition.SCHEMA,
     Reason.EMPTY_TEXT: Disposition.SCHEMA,
-    Reason.TOMBSTONE: Disposition.SCHEMA,
     Reason.BAD_TIMESTAMP: Disposition.SCHEMA,
     Reason.UPDATE_FAILED: Disposition.MODEL,
 }
 
 MAX_LABEL_CHARS: Final = 512
 """Titles, sources and ids are kept for as long as the document is remembered, so they have a bound of their own (BOUNDED)."""
+
+MAX_LINK_CHARS: Final = 2048
 
 MAX_DEPTH: Final = 64
 """Levels of JSON. Python's own limit depends on how deep the caller's stack happens to be, which a replay would not repeat."""
@@ -51,6 +53,9 @@ class FieldsConfig(BaseModel):
     title: str | None = Field(default="title", min_length=1, description="Headline, put in front of every chunk. null: there is none.")
     source: str | None = Field(default="source", min_length=1, description="Who says so; sources can be filtered. null: there is none.")
     id: str | None = Field(default="id", min_length=1, description="The feed's own id, text or integer; else topic/partition/offset.")
+    link: str | None = Field(
+        default="link", min_length=1, description="The article's address, shown where it is cited. null: there is none."
+    )
     time: str | None = Field(
         default="time",
         min_length=1,
@@ -58,7 +63,7 @@ class FieldsConfig(BaseModel):
     )
 
 
-_TEXT_ONLY: Final = FieldsConfig(text="text", title=None, source=None, id=None, time=None)
+_TEXT_ONLY: Final = FieldsConfig(text="text", title=None, source=None, id=None, link=None, time=None)
 
 
 class DecodeConfig(BaseModel):
@@ -86,8 +91,8 @@ class _Undecodable(Exception):
         self.detail = detail
 
 
-def decode(record: Record, config: DecodeConfig) -> Document | DeadLetter:
-    """The document that a record holds, or the dead letter that it becomes. Never raises, whatever the bytes are.
+def decode(record: Record, config: DecodeConfig) -> Document | Tombstone | DeadLetter:
+    """The document that a record holds, or the dead letter that it becomes; a record without a value is a tombstone. Never raises.
 
     >>> from pipeline.records import Partition
     >>> value = b'{"title": "Elections", "text": "A new president.", "time": "2025-12-30T08:00:00Z"}'
@@ -96,8 +101,10 @@ def decode(record: Record, config: DecodeConfig) -> Document | DeadLetter:
     >>> document.document_id, document.title, document.event_time_ms
     ('news/0/7', 'Elections', 1767081600000)
     """
+    if record.value is None:
+        return Tombstone(record=record)
     try:
-        text = _utf8(_value(record, config.max_bytes))
+        text = _utf8(_value(record.value, config.max_bytes))
         if config.format == "text":
             return _document(record, config, {"text": text}, _TEXT_ONLY)
         return _document(record, config, _json_object(text), config.fields)
@@ -112,23 +119,29 @@ def dead_letter(record: Record, reason: Reason, detail: str) -> DeadLetter:
 
 def _document(record: Record, config: DecodeConfig, item: dict[str, Any], fields: FieldsConfig) -> Document:
     text = _text(item, fields.text)
+    title, feed_id = _label(item, fields.title), _identity(item, fields.id)
     return Document(
         record=record,
-        document_id=_identity(item, fields.id) or f"{record.partition}/{record.offset}",
+        document_id=feed_id or f"{record.partition}/{record.offset}",
         text=text,
         event_time_ms=_event_time_ms(record, item, fields.time, round(config.max_event_time_ahead_s * 1000)),
-        content_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        title=_label(item, fields.title),
+        content_sha256=content_sha256(title, text),
+        title=title,
         source=_label(item, fields.source),
+        link=_link(item, fields.link),
+        has_feed_id=bool(feed_id),
     )
 
 
-def _value(record: Record, max_bytes: int) -> bytes:
-    if record.value is None:
-        raise _Undecodable(Reason.TOMBSTONE, "the record has no value")
-    if len(record.value) > max_bytes:
-        raise _Undecodable(Reason.TOO_LARGE, f"{len(record.value)} bytes, at most {max_bytes} are read")
-    return record.value
+def content_sha256(title: str | None, text: str) -> str:
+    """What tells stories apart: the digest of title and text. A title has no line feed in it, so the two cannot run into each other."""
+    return hashlib.sha256(f"{title or ''}\n{text}".encode()).hexdigest()
+
+
+def _value(value: bytes, max_bytes: int) -> bytes:
+    if len(value) > max_bytes:
+        raise _Undecodable(Reason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} are read")
+    return value
 
 
 def _utf8(value: bytes) -> str:
@@ -216,6 +229,15 @@ def _clean(text: str) -> str:
 def _label(item: dict[str, Any], path: str | None) -> str | None:
     line = _one_line(_string(item, path) or "")
     return line[:MAX_LABEL_CHARS].rstrip() or None
+
+
+def _link(item: dict[str, Any], path: str | None) -> str | None:
+    """An address that can be shown, or nothing: a record is not refused for its link."""
+    value = _at(item, path)
+    if not isinstance(value, str):
+        return None
+    link = value.strip()
+    return link if 0 < len(link) <= MAX_LINK_CHARS and link.isprintable() and " " not in link else None
 
 
 def _one_line(text: str) -> str:

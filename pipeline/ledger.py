@@ -1,17 +1,21 @@
 """The ledger: what is still remembered, and where it came from.
 
-One row for each document that has tokens left in the pool. It answers two questions: has this text been learned and not yet forgotten
-(`content_sha256 in ledger`), and which documents do the pool's tokens belong to (`LedgerRow.updates` joined with the pool's own column
-of update numbers). Being pruned with the pool it is bounded by it, and a story that was forgotten may be learned again.
+One row for each document that has something left in memory. It answers: has this story been learned and not yet forgotten
+(`content_sha256 in ledger`), which document wrote this update (`owner`), what was published under this id or key. Being pruned with the
+memory it is bounded by it, and a story that was forgotten may be learned again.
+
+Immutable and shared: each change gives a new ledger in O(log n), by way of hash array mapped tries, so that a snapshot can be written
+from one while the stream goes on with the next, with 100,000 rows as with ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import InitVar, dataclass, field
-from typing import Any, Self
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
+from immutables import Map
 
 from pipeline.records import Document, Partition
 
@@ -22,18 +26,25 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("topic", pa.string(), nullable=False),
         pa.field("partition", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
+        pa.field("key", pa.binary()),
         pa.field("event_time", pa.timestamp("ms", tz="UTC"), nullable=False),
         pa.field("title", pa.string()),
         pa.field("source", pa.string()),
+        pa.field("link", pa.string()),
+        pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("tokens_left_out", pa.int64(), nullable=False),
         pa.field("content_sha256", pa.string(), nullable=False),
     ]
 )
 """The columns of `ledger.arrow`, one row for each remembered document, the first learned first."""
 
+RecordKey: TypeAlias = tuple[str, bytes]
+"""A topic, and the key of a record in it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """One remembered document and the numbers of the updates that wrote it.
+    """One remembered document and the numbers of the updates of which something is left.
 
     >>> row = LedgerRow(
     ...     updates=(7, 8), document_id="a", partition=Partition("news", 0), offset=3, event_time_ms=0, content_sha256="..."
@@ -48,11 +59,15 @@ class LedgerRow:
     offset: int
     event_time_ms: int
     content_sha256: str
+    key: bytes | None = None
     title: str | None = None
     source: str | None = None
+    link: str | None = None
+    tokens: int = 0
+    tokens_left_out: int = 0
 
     @classmethod
-    def of(cls, document: Document, updates: Sequence[int]) -> Self:
+    def of(cls, document: Document, updates: Sequence[int], *, tokens: int, tokens_left_out: int) -> Self:
         """The row of a document that was learned by `updates`, at least one."""
         if not updates:
             raise ValueError(f"document {document.document_id!r} was learned by no update")
@@ -63,51 +78,109 @@ class LedgerRow:
             offset=document.offset,
             event_time_ms=document.event_time_ms,
             content_sha256=document.content_sha256,
+            key=document.record.key,
             title=document.title,
             source=document.source,
+            link=document.link,
+            tokens=tokens,
+            tokens_left_out=tokens_left_out,
         )
 
+    @property
+    def record_key(self) -> RecordKey | None:
+        return None if self.key is None else (self.partition.topic, self.key)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
-    """All rows, the first learned first; immutable, so that a snapshot can be written from it while updates go on.
+    """All rows, found by id, content, record key and update.
 
     >>> row = LedgerRow(updates=(7,), document_id="a", partition=Partition("news", 0), offset=3, event_time_ms=0, content_sha256="f00")
     >>> ledger = Ledger().with_row(row)
-    >>> "f00" in ledger, "f00" in ledger.remembering({8, 9})
-    (True, False)
+    >>> "f00" in ledger, ledger.owner(7).document_id, "f00" in ledger.forgetting([7])
+    (True, 'a', False)
     """
 
-    rows: tuple[LedgerRow, ...] = ()
-    known_hashes: InitVar[frozenset[str] | None] = None
-    _hashes: frozenset[str] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self, known_hashes: frozenset[str] | None) -> None:
-        hashes = frozenset(row.content_sha256 for row in self.rows) if known_hashes is None else known_hashes
-        object.__setattr__(self, "_hashes", hashes)
+    _rows: Map[str, LedgerRow] = field(default_factory=Map)
+    _contents: Map[str, frozenset[str]] = field(default_factory=Map)
+    _keys: Map[RecordKey, frozenset[str]] = field(default_factory=Map)
+    _owners: Map[int, str] = field(default_factory=Map)
 
     def __contains__(self, content_sha256: object) -> bool:
-        return content_sha256 in self._hashes
+        return content_sha256 in self._contents
 
     def __iter__(self) -> Iterator[LedgerRow]:
-        return iter(self.rows)
+        """The first learned first."""
+        return iter(sorted(self._rows.values(), key=lambda row: row.updates[0]))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ledger) and self._rows == other._rows
+
+    def __hash__(self) -> int:
+        return hash(self._rows)
+
+    def document(self, document_id: str) -> LedgerRow | None:
+        return self._rows.get(document_id)
+
+    def with_key(self, topic: str, key: bytes) -> tuple[LedgerRow, ...]:
+        """The documents that were published in a topic under a key."""
+        found = self._keys.get((topic, key), frozenset())
+        return tuple(sorted((self._rows[name] for name in found), key=lambda row: row.updates[0]))
+
+    def owner(self, update: int) -> LedgerRow | None:
+        """The document that an update belongs to."""
+        name = self._owners.get(update)
+        return None if name is None else self._rows[name]
 
     def with_row(self, row: LedgerRow) -> Ledger:
-        """This ledger and one document more."""
-        return Ledger(rows=(*self.rows, row), known_hashes=self._hashes | {row.content_sha256})
+        """With one document more; a row of the same id is replaced."""
+        cleared = self.without((row.document_id,))
+        owners = cleared._owners.mutate()
+        for update in row.updates:
+            owners[update] = row.document_id
+        keys = cleared._keys if row.record_key is None else _added(cleared._keys, row.record_key, row.document_id)
+        return Ledger(
+            cleared._rows.set(row.document_id, row),
+            _added(cleared._contents, row.content_sha256, row.document_id),
+            keys,
+            owners.finish(),
+        )
 
-    def remembering(self, alive_updates: Collection[int]) -> Ledger:
-        """Without the rows that have no token left. `alive_updates`: the updates with at least one token in some layer of the pool."""
-        alive = alive_updates if isinstance(alive_updates, (set, frozenset)) else frozenset(alive_updates)
-        rows = tuple(row for row in self.rows if not alive.isdisjoint(row.updates))
-        return self if len(rows) == len(self.rows) else Ledger(rows=rows)
+    def without(self, document_ids: Collection[str]) -> Ledger:
+        """Without these documents; ids that are not known are passed over."""
+        ledger = self
+        for name in document_ids:
+            row = ledger._rows.get(name)
+            if row is None:
+                continue
+            owners = ledger._owners.mutate()
+            for update in row.updates:
+                del owners[update]
+            keys = ledger._keys if row.record_key is None else _removed(ledger._keys, row.record_key, name)
+            ledger = Ledger(ledger._rows.delete(name), _removed(ledger._contents, row.content_sha256, name), keys, owners.finish())
+        return ledger
+
+    def forgetting(self, updates: Collection[int]) -> Ledger:
+        """Without these updates; documents that have none left go."""
+        ledger = self
+        for update in updates:
+            row = ledger.owner(update)
+            if row is None:
+                continue
+            left = tuple(each for each in row.updates if each != update)
+            if not left:
+                ledger = ledger.without((row.document_id,))
+                continue
+            rows = ledger._rows.set(row.document_id, replace(row, updates=left))
+            ledger = Ledger(rows, ledger._contents, ledger._keys, ledger._owners.delete(update))
+        return ledger
 
     def to_table(self) -> pa.Table:
         """As a table of `LEDGER_SCHEMA`."""
-        return pa.Table.from_pylist([_cells(row) for row in self.rows], schema=LEDGER_SCHEMA)
+        return pa.Table.from_pylist([_cells(row) for row in self], schema=LEDGER_SCHEMA)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Self:
@@ -116,7 +189,34 @@ class Ledger:
             raise ValueError(f"not a ledger: columns {table.schema.names}, want {LEDGER_SCHEMA.names} with their types")
         times_ms = table.column("event_time").cast(pa.int64()).to_pylist()
         cells = table.drop_columns(["event_time"]).to_pylist()
-        return cls(rows=tuple(_row(row, time_ms) for row, time_ms in zip(cells, times_ms, strict=True)))
+        return cls.of(_row(row, time_ms) for row, time_ms in zip(cells, times_ms, strict=True))
+
+    @classmethod
+    def of(cls, rows: Iterator[LedgerRow]) -> Self:
+        """A ledger of many rows at once. Raises ValueError where two have the same id or share an update."""
+        by_id, contents, keys, owners = Map[str, LedgerRow]().mutate(), dict[str, set[str]](), dict[RecordKey, set[str]](), dict[int, str]()
+        for row in rows:
+            if row.document_id in by_id or any(update in owners for update in row.updates) or not row.updates:
+                raise ValueError(f"not a ledger: {row.document_id!r} or one of its updates {row.updates} stands in it twice")
+            by_id[row.document_id] = row
+            contents.setdefault(row.content_sha256, set()).add(row.document_id)
+            owners |= dict.fromkeys(row.updates, row.document_id)
+            if row.record_key is not None:
+                keys.setdefault(row.record_key, set()).add(row.document_id)
+        return cls(by_id.finish(), _frozen(contents), _frozen(keys), Map(owners))
+
+
+def _frozen(found: Mapping[Any, set[str]]) -> Map[Any, frozenset[str]]:
+    return Map({name: frozenset(ids) for name, ids in found.items()})
+
+
+def _added(index: Map[Any, frozenset[str]], name: Any, document_id: str) -> Map[Any, frozenset[str]]:
+    return index.set(name, index.get(name, frozenset()) | {document_id})
+
+
+def _removed(index: Map[Any, frozenset[str]], name: Any, document_id: str) -> Map[Any, frozenset[str]]:
+    left = index[name] - {document_id}
+    return index.set(name, left) if left else index.delete(name)
 
 
 def _cells(row: LedgerRow) -> dict[str, Any]:
@@ -126,21 +226,21 @@ def _cells(row: LedgerRow) -> dict[str, Any]:
         "topic": row.partition.topic,
         "partition": row.partition.number,
         "offset": row.offset,
+        "key": row.key,
         "event_time": row.event_time_ms,
         "title": row.title,
         "source": row.source,
+        "link": row.link,
+        "tokens": row.tokens,
+        "tokens_left_out": row.tokens_left_out,
         "content_sha256": row.content_sha256,
     }
 
 
 def _row(cells: dict[str, Any], event_time_ms: int) -> LedgerRow:
-    return LedgerRow(
-        updates=tuple(cells["updates"]),
-        document_id=cells["document_id"],
-        partition=Partition(cells["topic"], cells["partition"]),
-        offset=cells["offset"],
-        event_time_ms=event_time_ms,
-        content_sha256=cells["content_sha256"],
-        title=cells["title"],
-        source=cells["source"],
-    )
+    own = {
+        name: cells[name]
+        for name in ("document_id", "offset", "key", "title", "source", "link", "tokens", "tokens_left_out", "content_sha256")
+    }
+    partition = Partition(cells["topic"], cells["partition"])
+    return LedgerRow(updates=tuple(cells["updates"]), partition=partition, event_time_ms=event_time_ms, **own)

@@ -5,7 +5,7 @@ same moment is its only companion. NOTHING-SILENT: a transition moves a position
 proves it from the numbers alone.
 
     origin ... position                 the log of one partition
-       |-- applied, duplicate, filtered, dead letter, gap --|       sum(counts) == sum(position - origin)
+       |-- applied, deleted, duplicate, filtered, dead letter, gap --|   sum(counts) == sum(position - origin)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from pipeline.ledger import Ledger, LedgerRow
-from pipeline.records import Document, Outcome, Partition, Positions
+from pipeline.records import Document, Outcome, Partition, Positions, Record
 
 
 def _no_counts() -> dict[Outcome, int]:
@@ -28,7 +28,8 @@ class StreamState:
 
     `origin` is where the counting began, `positions` the next offsets to read (same partitions). `watermark_ms` is the latest event time
     passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one. `topic_ids`
-    tell the topics that the positions belong to from ones made anew under the same names.
+    tell the topics that the positions belong to from ones made anew under the same names. `tokens_left_out` are the text tokens that were
+    cut off `documents_cut` documents, because they were longer than one document may be.
 
     >>> state = StreamState.beginning({Partition("news", 0): 40})
     >>> state = state.passed(Partition("news", 0), 41, Outcome.FILTERED)
@@ -44,19 +45,38 @@ class StreamState:
     update_number: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    tokens_left_out: int = 0
+    documents_cut: int = 0
 
     @classmethod
     def beginning(cls, origin: Positions) -> Self:
         """The state before the first record, at `origin`."""
         return cls(origin=dict(origin), positions=dict(origin))
 
-    def applied(self, document: Document, updates: Sequence[int]) -> StreamState:
-        """After `document` was written into the pool by `updates`: the next numbers in turn, at least one."""
+    def applied(
+        self, document: Document, updates: Sequence[int], *, tokens: int, tokens_left_out: int = 0, replaces: str | None = None
+    ) -> StreamState:
+        """After `document` was written into memory by `updates`: the next numbers in turn, at least one.
+
+        `tokens` of its text were learned and `tokens_left_out` cut off. `replaces`: the id of the document whose place it takes.
+        """
         if list(updates) != list(range(self.update_number, self.update_number + len(updates))):
             raise ValueError(f"updates {list(updates)} do not go on from {self.update_number}")
-        row = LedgerRow.of(document, updates)
+        row = LedgerRow.of(document, updates, tokens=tokens, tokens_left_out=tokens_left_out)
+        ledger = self.ledger if replaces is None else self.ledger.without((replaces,))
         passed = self.passed(document.partition, document.record.end, Outcome.APPLIED, document.event_time_ms)
-        return replace(passed, update_number=self.update_number + len(updates), ledger=self.ledger.with_row(row))
+        return replace(
+            passed,
+            update_number=self.update_number + len(updates),
+            ledger=ledger.with_row(row),
+            tokens_left_out=self.tokens_left_out + tokens_left_out,
+            documents_cut=self.documents_cut + (tokens_left_out > 0),
+        )
+
+    def deleted(self, record: Record, document_ids: Collection[str]) -> StreamState:
+        """After a tombstone took these documents out of memory."""
+        passed = self.passed(record.partition, record.end, Outcome.DELETED)
+        return replace(passed, ledger=self.ledger.without(document_ids))
 
     def passed(self, partition: Partition, end: int, outcome: Outcome, event_time_ms: int | None = None) -> StreamState:
         """After the one record before `end`, which came to `outcome`. A position that jumps is a `gap` and must be said first."""
@@ -85,9 +105,9 @@ class StreamState:
         origin = {**self.origin, partition: self.origin[partition] + position - old}
         return replace(self, origin=origin, positions={**self.positions, partition: position})
 
-    def remembering(self, alive_updates: Collection[int]) -> StreamState:
-        """With the ledger pruned to the documents that still have tokens in the pool."""
-        return replace(self, ledger=self.ledger.remembering(alive_updates))
+    def forgetting(self, updates: Collection[int]) -> StreamState:
+        """Without these updates; documents that have none left are no longer in the ledger."""
+        return replace(self, ledger=self.ledger.forgetting(updates)) if updates else self
 
     def check(self) -> None:
         """Prove NOTHING-SILENT: raises ValueError unless the counts add up to the offsets passed since the origin."""

@@ -1,6 +1,6 @@
 """The carriers: one frozen type for each arrow of the data path.
 
-    Kafka -> Record -> Document | DeadLetter -> Chunk -> (self-update)
+    Kafka -> Record -> Document | Tombstone | DeadLetter -> Chunk -> (self-update)
 
 Each says where in the stream it came from. `offset` is Kafka's, `position` is the offset AFTER the last one passed, times are
 milliseconds since the epoch, UTC.
@@ -72,7 +72,6 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type"
     MISSING_FIELD = "missing_field"
     EMPTY_TEXT = "empty_text"
-    TOMBSTONE = "tombstone"
     TOO_LARGE = "too_large"
     BAD_TIMESTAMP = "bad_timestamp"
     UPDATE_FAILED = "update_failed"
@@ -91,9 +90,9 @@ class Disposition(StrEnum):
 class DeadLetter:
     """A record that cannot be learned, and why.
 
-    >>> record = Record(partition=Partition("news", 0), offset=3, timestamp_ms=0, value=None)
-    >>> DeadLetter(record=record, reason=Reason.TOMBSTONE, disposition=Disposition.SCHEMA, detail="no value").reason
-    <Reason.TOMBSTONE: 'tombstone'>
+    >>> record = Record(partition=Partition("news", 0), offset=3, timestamp_ms=0, value=b"{")
+    >>> DeadLetter(record=record, reason=Reason.BAD_JSON, disposition=Disposition.MALFORMED, detail="it ends early").reason
+    <Reason.BAD_JSON: 'bad_json'>
     """
 
     record: Record
@@ -106,8 +105,8 @@ class DeadLetter:
 class Document:
     """One news item, decoded.
 
-    `document_id` is the feed's own id, or `topic/partition/offset`. `content_sha256` is over the text alone, so the same story under
-    another id is still the same story.
+    `document_id` is the feed's own id (`has_feed_id`), or `topic/partition/offset`. `content_sha256` is over title and text, so the same
+    story under another id is still the same story. `link` is the article's address.
 
     >>> record = Record(partition=Partition("news", 0), offset=7, timestamp_ms=0, value=b"A new president.")
     >>> Document(record=record, document_id="news/0/7", text="A new president.", event_time_ms=0, content_sha256="...").partition
@@ -121,6 +120,8 @@ class Document:
     content_sha256: str
     title: str | None = None
     source: str | None = None
+    link: str | None = None
+    has_feed_id: bool = False
 
     @property
     def partition(self) -> Partition:
@@ -129,6 +130,25 @@ class Document:
     @property
     def offset(self) -> int:
         return self.record.offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """A record without a value: Kafka's way to say that what was published with its key is to be forgotten.
+
+    >>> Tombstone(record=Record(partition=Partition("news", 0), offset=9, timestamp_ms=0, key=b"item-7")).key_text
+    'item-7'
+    """
+
+    record: Record
+
+    @property
+    def key_text(self) -> str | None:
+        """The key as text; None where there is none, or it is no UTF-8."""
+        try:
+            return None if self.record.key is None else self.record.key.decode()
+        except UnicodeDecodeError:
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +169,7 @@ class Outcome(StrEnum):
     """NOTHING-SILENT: each offset passed is exactly one of these."""
 
     APPLIED = "applied"
+    DELETED = "deleted"
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
     DEAD_LETTER = "dead_letter"

@@ -36,6 +36,7 @@ class Example:
     date_ms: int | None
     text: str
     questions: tuple[Question, ...]
+    subject: str | None = None
 
     @property
     def header(self) -> str:

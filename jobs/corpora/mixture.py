@@ -7,15 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.corpora.articles import article_examples, own_articles, read_articles
 from jobs.corpora.edits import edit_examples, read_edits
 from jobs.corpora.entries import Entry, entries_in_tarball
 from jobs.corpora.examples import Example, Fit, Split
 from jobs.corpora.fields import field_examples
 from jobs.corpora.leaders import leader_examples
-from jobs.corpora.paragraphs import paragraph_examples, read_paragraphs
+from jobs.corpora.paragraphs import paragraph_examples
 from jobs.corpora.stories import story_examples
+from jobs.corpora.wiki import read_summaries, wiki_examples
 
-DEFAULT_WEIGHTS: Mapping[str, float] = {"leaders": 0.35, "fields": 0.2, "stories": 0.25, "paragraphs": 0.2, "edits": 0.0}
+WEIGHTS: Mapping[str, float] = {
+    "stories": 0.26,
+    "articles": 0.14,
+    "paragraphs": 0.16,
+    "squad": 0.18,
+    "wiki": 0.12,
+    "leaders": 0.06,
+    "fields": 0.04,
+    "edits": 0.05,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,29 +35,36 @@ class Sources:
 
     factbook_tarball: Path | None = None
     paragraphs: Path | None = None
+    summaries: Path | None = None
     edits: Sequence[Path] = field(default=())
 
 
 def generators(sources: Sources, fit: Fit, seed: int, split: Split = Split.TRAIN) -> dict[str, Iterator[Example]]:
     """One endless generator for each kind whose source is there. Reads the files once, here."""
-    made = {"stories": story_examples(fit, seed, split)}
+    made = {"stories": story_examples(seed, split), "articles": article_examples(read_articles(own_articles()), "articles", seed, split)}
     if sources.factbook_tarball is not None:
         entries: list[Entry] = entries_in_tarball(sources.factbook_tarball)
         made["leaders"] = leader_examples(entries, fit, seed, split)
         made["fields"] = field_examples(entries, fit, seed, split)
     if sources.paragraphs is not None:
-        made["paragraphs"] = paragraph_examples(read_paragraphs(sources.paragraphs), fit, seed, split)
+        articles = read_articles([sources.paragraphs])
+        made["paragraphs"] = paragraph_examples(articles, fit, seed, split)
+        made["squad"] = article_examples(articles, "squad", seed, split)
+    if sources.summaries is not None:
+        made["wiki"] = wiki_examples(read_summaries(sources.summaries), seed, split)
     if sources.edits:
         made["edits"] = edit_examples([edit for path in sources.edits for edit in read_edits(path)], fit, seed, split)
     return made
 
 
-def mixture(kinds: Mapping[str, Iterator[Example]], seed: int, weights: Mapping[str, float] | None = None) -> Iterator[Example]:
-    """Draws from the kinds by weight (those not named weigh nothing); deterministic in the seed, ends never."""
+def mixture(kinds: Mapping[str, Iterator[Example]], seed: int, weights: Mapping[str, float] = WEIGHTS) -> Iterator[Example]:
+    """Draws from the kinds by weight (those not named weigh nothing); deterministic in the seed. A kind that has nothing is left out."""
     rng = random.Random(f"mixture/{seed}")
-    shares = {kind: share for kind, share in (weights or DEFAULT_WEIGHTS).items() if share > 0 and kind in kinds}
-    if not shares:
-        raise ValueError(f"no kind of text has a weight above 0; there are: {', '.join(sorted(kinds))}")
-    names, values = list(shares), list(shares.values())
-    while True:
-        yield next(kinds[rng.choices(names, weights=values)[0]])
+    left = {kind: share for kind, share in weights.items() if share > 0 and kind in kinds}
+    while left:
+        kind = rng.choices(list(left), weights=list(left.values()))[0]
+        example = next(kinds[kind], None)
+        if example is None:
+            del left[kind]
+        else:
+            yield example

@@ -5,22 +5,15 @@ A line of such a file is `{title, text, questions: [{question, answers}]}`.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jobs.corpora.examples import Example, Fit, Question, Split, day_ms, header_line, split_of
 
 _ASKING = frozenset({"what", "when", "where", "which", "whose", "many", "much", "does"})
 _SENTENCES = re.compile(r"(?<=[.!?])(?:\[[^\]]*\])*\s+(?=[A-Z\"'(])")
-
-
-def read_paragraphs(path: Path) -> list[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def paragraph_examples(paragraphs: Sequence[Mapping[str, Any]], fit: Fit, seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:

@@ -1,70 +1,113 @@
-"""`stories`: short made-up news items over business, sports, politics, science, weather, accidents, culture and technology."""
+"""`stories`: made-up news items and articles from templates (`texts/templates_*.jsonl`), names, places and amounts drawn anew each time.
+
+A template is `{title, text, asked: {slot: [question, ...]}, choices: {slot: [phrase, ...]}}`: `{person}` is a slot (`story_words.SLOTS`, or one
+of the template's own choices), `{person2}` another value of the same kind, `[said|announced]` a choice of words.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
-from jobs.corpora.examples import Example, Fit, Question, Split, day_ms, header_line, split_of
-from jobs.corpora.story_templates import TEMPLATES, Template
-from jobs.corpora.story_words import SLOTS, paper
+from jobs.corpora.examples import Example, Question, Split, day_ms, split_of
+from jobs.corpora.story_words import SLOTS, Draw, paper
+
+TEXTS = Path(__file__).parent / "texts"
+REVISED = 0.12
+"""Share of the items that come twice: an earlier version, and a later one in which one fact is another."""
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_SLOT = re.compile(r"\{([a-z]+\d?)\}")
+_SLOT = re.compile(r"\{([a-z_]+\d?)\}")
 
 
-def story_examples(fit: Fit, seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
-    """Endless: a template of this split, filled anew."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One kind of news."""
+
+    title: str
+    text: str
+    asked: Mapping[str, Sequence[str]] = field(hash=False)
+    choices: Mapping[str, Sequence[str]] = field(hash=False)
+
+    def draw(self, slot: str) -> Draw:
+        kind = slot.rstrip("23")
+        phrases = self.choices.get(slot) or self.choices.get(kind)
+        return (lambda rng: rng.choice(phrases)) if phrases else SLOTS[kind]
+
+    @property
+    def slots(self) -> list[str]:
+        return sorted({*_SLOT.findall(self.text), *_SLOT.findall(self.title)})
+
+
+@cache
+def templates() -> tuple[Template, ...]:
+    """All that are there, in the order of their files."""
+    lines = [
+        line for path in sorted(TEXTS.glob("templates_*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
+    found = [json.loads(line) for line in lines]
+    return tuple(Template(title=each["title"], text=each["text"], asked=each["asked"], choices=each.get("choices") or {}) for each in found)
+
+
+def story_examples(seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
+    """Endless: a template of this split, filled anew; at times an earlier version first, which the next item contradicts."""
     rng = random.Random(f"stories/{seed}/{split}")
-    own = [template for template in TEMPLATES if split_of(f"template/{template.title}") is split]
-    while True:
-        example = _story(rng.choice(own), fit, rng)
-        if example is not None:
-            yield example
+    own = [template for template in templates() if split_of(f"template/{template.title}") is split]
+    while own:
+        template = rng.choice(own)
+        values = _values(template, rng)
+        subject = f"story/{rng.getrandbits(60)}"
+        slot = rng.choice(sorted(template.asked))
+        if rng.random() < REVISED:
+            yield _story(template, {**values, slot: _other(template, slot, values, rng)}, subject, rng, slot)
+            yield _story(template, values, subject, rng, slot)
+        else:
+            yield _story(template, values, subject, rng)
 
 
-def _story(template: Template, fit: Fit, rng: random.Random) -> Example | None:
+def _story(template: Template, values: Mapping[str, str], subject: str, rng: random.Random, slot: str | None = None) -> Example:
     wording = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template.text)
-    values = _values(template, rng)
     text = _filled(wording, values)
-    told = {slot: questions for slot, questions in template.asked.items() if values[slot] in text}
-    header = next((header for header in _headers(template, values, rng) if fit(text, header_line(*header))), None)
-    if header is None or not told:
-        return None
-    title, source, date_ms = header
-    questions = tuple(_questions(told, values, rng))
-    return Example(kind="stories", title=title, source=source, date_ms=date_ms, text=text, questions=questions)
+    told = {name: questions for name, questions in template.asked.items() if values[name] in text}
+    asked = {slot: told[slot]} if slot in told else told
+    return Example(
+        kind="stories",
+        title=_filled(template.title, values) if rng.random() < 0.5 else None,
+        source=paper(rng) if rng.random() < 0.4 else None,
+        date_ms=day_ms(rng.randint(2018, 2028), rng.randint(1, 12), rng.randint(1, 28)) if rng.random() < 0.4 else None,
+        text=text[:1].upper() + text[1:],
+        questions=tuple(_questions(asked, values, rng)),
+        subject=subject,
+    )
 
 
-def _values(template: Template, rng: random.Random) -> Mapping[str, str]:
+def _values(template: Template, rng: random.Random) -> dict[str, str]:
     """A value for each slot; no two of them equal, so that each question has one answer."""
-    slots = sorted({*_SLOT.findall(template.text), *_SLOT.findall(template.title)})
     while True:
-        values = {slot: SLOTS[slot.rstrip("2")](rng) for slot in slots}
+        values = {slot: template.draw(slot)(rng) for slot in template.slots}
         if len(set(values.values())) == len(values):
             return values
+
+
+def _other(template: Template, slot: str, values: Mapping[str, str], rng: random.Random) -> str:
+    """Another value for a slot; the same one where chance gives nothing else."""
+    drawn = (template.draw(slot)(rng) for _ in range(20))
+    return next((value for value in drawn if value not in values.values()), values[slot])
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
     return _SLOT.sub(lambda match: values[match[1]], text)
 
 
-def _headers(template: Template, values: Mapping[str, str], rng: random.Random) -> Iterator[tuple[str | None, str | None, int | None]]:
-    """A header as drawn, then ever shorter ones."""
-    title = _filled(template.title, values) if rng.random() < 0.6 else None
-    source = paper(rng) if rng.random() < 0.5 else None
-    date_ms = day_ms(rng.randint(2018, 2028), rng.randint(1, 12), rng.randint(1, 28)) if rng.random() < 0.5 else None
-    yield title, source, date_ms
-    yield title, None, date_ms
-    yield title, None, None
-    yield None, None, None
-
-
-def _questions(told: Mapping[str, str], values: Mapping[str, str], rng: random.Random) -> Iterator[Question]:
-    """Two to four questions about different slots, at times one of them in two ways."""
-    slots: Sequence[str] = rng.sample(sorted(told), min(len(told), rng.choice((2, 2, 3, 3, 4))))
-    for slot in slots:
-        ways = told[slot].split("|")
+def _questions(told: Mapping[str, Sequence[str]], values: Mapping[str, str], rng: random.Random) -> Iterator[Question]:
+    """Up to four questions about different slots, at times one of them in two ways."""
+    for slot in rng.sample(sorted(told), min(len(told), rng.choice((2, 3, 3, 4)))):
+        ways = told[slot]
         for way in rng.sample(ways, 2 if len(ways) > 1 and rng.random() < 0.25 else 1):
-            yield _filled(way, values), (values[slot],)
+            filled = _filled(way, values)
+            yield filled[:1].upper() + filled[1:], (values[slot],)

@@ -140,15 +140,20 @@ Draw = Callable[[random.Random], str]
 
 
 def person(rng: random.Random) -> str:
-    return f"{rng.choice(_GIVEN)} {rng.choice(_SURNAMES)}"
+    given = rng.choice(_GIVEN) if rng.random() < 0.75 else invented(rng, 2)
+    return f"{given} {rng.choice(_SURNAMES) if rng.random() < 0.7 else invented(rng)}"
 
 
 def place(rng: random.Random) -> str:
-    return rng.choice(_CITIES) if rng.random() < 0.6 else rng.choice(_PLACE_FRONT) + rng.choice(_PLACE_BACK)
+    kind = rng.random()
+    if kind < 0.45:
+        return rng.choice(_CITIES)
+    return rng.choice(_PLACE_FRONT) + rng.choice(_PLACE_BACK) if kind < 0.8 else invented(rng)
 
 
 def company(rng: random.Random) -> str:
-    front = rng.choice(_FIRM_FRONT) if rng.random() < 0.7 else rng.choice(_SURNAMES)
+    kind = rng.random()
+    front = rng.choice(_FIRM_FRONT) if kind < 0.5 else rng.choice(_SURNAMES) if kind < 0.7 else invented(rng)
     return f"{front} {rng.choice(_FIRM_BACK)}"
 
 
@@ -184,6 +189,60 @@ def _of(words: list[str]) -> Draw:
     return lambda rng: rng.choice(words)
 
 
+_STREETS = _phrases("Street|Road|Avenue|Lane|Square|Quay|Boulevard|Hill|Row|Terrace")
+_SHIP_FRONT = _phrases("MV|MS|SS|the trawler|the ferry|the tanker|the frigate|the yacht")
+_PRIZE_BACK = _phrases("Prize|Medal|Award|Cup|Fellowship|Trophy|Scholarship")
+_LAW_FRONT = _phrases(
+    """Harbour Safety|Clean Rivers|Fair Rents|Night Work|Open Archives|School Meals|Rural Roads|Seed Saving|Data Trust|Coastal Fishing|
+    Quiet Skies|Public Benches|Patient Records|Forest Fires|Street Trading|Small Lenders"""
+)
+_LAW_BACK = _phrases("Act|Bill|Decree|Ordinance|Code|Charter")
+_DISHES = _phrases(
+    """barley soup|smoked eel|lentil stew|rhubarb tart|pumpkin dumplings|goat curry|herring salad|walnut bread|saffron rice|bean fritters|
+    plum cake|mutton pie|pickled beets|almond pudding|cassava porridge|chestnut pancakes"""
+)
+_INSTRUMENTS = _phrases("cello|oboe|accordion|harp|zither|trombone|viola|kora|bassoon|mandolin|organ|clarinet|oud|marimba|bagpipes|lute")
+_SPORTS = _phrases(
+    "handball|water polo|badminton|rowing|fencing|curling|table tennis|judo|volleyball|archery|snooker|lacrosse|field hockey|cycling|squash|softball"
+)
+_SUBJECTS = _phrases(
+    "chemistry|Latin|geography|music|algebra|botany|woodwork|astronomy|grammar|statistics|ethics|drawing|physics|rhetoric|home economics|history"
+)
+_MATERIALS = _phrases("granite|oak|limestone|steel|bamboo|glass|brick|marble|copper|linen|clay|concrete|slate|leather|ceramic|cedar")
+_FOODS = _phrases(
+    "goat cheese|honey|rye bread|dried figs|olive oil|smoked trout|chocolate|yoghurt|noodles|sausages|marmalade|peanut butter"
+)
+_PARTY_FRONT = _phrases(
+    "Meadow|Civic|Harbour|Liberal Farmers'|New Dawn|Workers' Unity|Green Valley|People's Bridge|Reform|Northern Hope|Radical Centre"
+)
+_PARTY_BACK = _phrases("Party|Alliance|Movement|League|Front|Union")
+_LANGUAGES = _phrases(
+    """Basque|Swahili|Estonian|Quechua|Tamil|Icelandic|Welsh|Georgian|Maori|Amharic|Catalan|Mongolian|Romansh|Hausa|Kurdish|Tagalog|Frisian|
+    Nepali|Sami|Zulu"""
+)
+_ORDINALS = _words("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth")
+_ONSETS = _words("b br c ch d dr f fl g gl h j k kr l m n p pr qu r s sh sk st t th tr v w x y z")
+_NUCLEI = _words("a e i o u a e i o ai ea ia io ou ee y")
+_CODAS = [*_words("n r l s t m k d x nd rn lt st sk"), "", "", ""]
+_SOFT_BACK = _words("DB Flow Kit OS Lang Desk Scan Mesh Base Pad Sync Graph")
+
+
+def invented(rng: random.Random, syllables: int | None = None) -> str:
+    """A word nobody has read before."""
+    count = syllables or rng.choice((2, 2, 2, 3))
+    return "".join(rng.choice(_ONSETS) + rng.choice(_NUCLEI) for _ in range(count)).capitalize() + rng.choice(_CODAS)
+
+
+def _clock(rng: random.Random) -> str:
+    hour, minute = rng.randint(1, 12), rng.choice((0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55))
+    return f"{hour}{f'.{minute:02}' if minute else ''} {rng.choice(('a.m.', 'p.m.'))}"
+
+
+def _duration(rng: random.Random) -> str:
+    counts = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", str(rng.randint(12, 90)))
+    return f"{rng.choice(counts)} {rng.choice(('hours', 'days', 'weeks', 'months', 'years', 'minutes'))}"
+
+
 SLOTS: Mapping[str, Draw] = {
     "person": person,
     "place": place,
@@ -214,4 +273,36 @@ SLOTS: Mapping[str, Draw] = {
     "job": _of(_JOBS),
     "river": _of(_RIVERS),
     "post": _of(_POSTS),
+    "ship": lambda rng: f"{rng.choice(_SHIP_FRONT)} {rng.choice(_ARTS + _RIVERS + _GIVEN)}",
+    "street": lambda rng: f"{rng.choice(_SURNAMES + _RIVERS)} {rng.choice(_STREETS)}",
+    "bridge": lambda rng: f"{rng.choice((place, lambda r: r.choice(_SURNAMES)))(rng)} Bridge",
+    "school": lambda rng: f"{place(rng)} {rng.choice(('Primary School', 'High School', 'Grammar School', 'Academy', 'Village School'))}",
+    "festival": lambda rng: (
+        f"{place(rng)} {rng.choice(('Film Festival', 'Jazz Days', 'Kite Festival', 'Book Fair', 'Harvest Festival', 'Light Week'))}"
+    ),
+    "prize": lambda rng: f"{rng.choice(_SURNAMES) if rng.random() < 0.6 else invented(rng)} {rng.choice(_PRIZE_BACK)}",
+    "law": lambda rng: f"the {rng.choice(_LAW_FRONT)} {rng.choice(_LAW_BACK)}",
+    "dish": _of(_DISHES),
+    "instrument": _of(_INSTRUMENTS),
+    "distance": lambda rng: f"{rng.randint(2, 990)} {rng.choice(('kilometres', 'metres', 'miles', 'kilometres'))}",
+    "weight": lambda rng: f"{rng.randint(2, 990)} {rng.choice(('tonnes', 'kilograms', 'grams'))}",
+    "temperature": lambda rng: f"{'minus ' if rng.random() < 0.3 else ''}{rng.randint(2, 46)} degrees",
+    "duration": _duration,
+    "clock": _clock,
+    "ordinal": _of(_ORDINALS),
+    "years": lambda rng: str(rng.randint(18, 91)),
+    "name": invented,
+    "sport": _of(_SPORTS),
+    "subject": _of(_SUBJECTS),
+    "material": _of(_MATERIALS),
+    "food": _of(_FOODS),
+    "brandnew": lambda rng: f"{invented(rng, 2)} {rng.choice((str(rng.randint(2, 19)), 'Pro', 'Mini', 'X', 'Air'))}",
+    "party": lambda rng: f"the {rng.choice(_PARTY_FRONT)} {rng.choice(_PARTY_BACK)}",
+    "hospital": lambda rng: f"{place(rng)} {rng.choice(('General Hospital', 'Infirmary', 'Clinic', 'University Hospital', 'Hospital'))}",
+    "airport": lambda rng: f"{place(rng)} Airport",
+    "island": lambda rng: f"{invented(rng, 2)} Island" if rng.random() < 0.6 else f"the island of {invented(rng)}",
+    "mountain": lambda rng: f"Mount {invented(rng)}",
+    "lake": lambda rng: f"Lake {invented(rng)}",
+    "language": _of(_LANGUAGES),
+    "software": lambda rng: f"{invented(rng, 2)}{rng.choice(_SOFT_BACK)}",
 }

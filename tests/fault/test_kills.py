@@ -12,7 +12,7 @@ from actors.config import StreamConfig
 from actors.messages import ReplicaStatus
 from actors.supervisor import Supervisor
 from pipeline.publish import Publisher
-from pipeline.snapshots import SnapshotReader
+from pipeline.snapshots.writer import SnapshotReader
 from tests.processes import Jobs, eventually, kill_9, pids_of_pollers
 
 pytestmark = pytest.mark.fault

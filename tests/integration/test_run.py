@@ -12,7 +12,7 @@ from actors.config import StreamConfig
 from pipeline.dead_letters import DeadLetterSink
 from pipeline.kafka_client import close_producer, new_producer
 from pipeline.publish import Publisher, ensure_topic
-from pipeline.snapshots import SnapshotReader
+from pipeline.snapshots.writer import SnapshotReader
 from tests.processes import Jobs, eventually
 from tests.topics import read_all
 

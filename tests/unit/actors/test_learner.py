@@ -11,10 +11,10 @@ import torch
 
 from actors.config import StreamConfig
 from actors.learner import Learner
-from model.answering import Answerer
+from model.conversation import Answerer
 from model.checkpoint import load_model
 from model.errors import ModelError
-from model.pool import MemoryPool, Version
+from model.memory.tokens import MemoryPool, Version
 from pipeline.decode import dead_letter
 from pipeline.fetched import Gap, GapReason, Joined, Rewind
 from pipeline.positions import StreamState

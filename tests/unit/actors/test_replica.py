@@ -14,7 +14,7 @@ from actors.replica import Replica
 from model.errors import ModelError
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged
 from pipeline.fetched import Joined
-from pipeline.snapshots import SnapshotStore
+from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, ScriptedPoller, documents
 
 SCRIPT: list[Learnable] = [Joined(partition=NEWS, position=0), *documents(20)]

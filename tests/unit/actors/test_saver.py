@@ -11,12 +11,12 @@ import pytest
 from actors.config import StreamConfig
 from actors.learner import Learner
 from actors.saver import Saver
-from model.answering import Answerer
+from model.conversation import Answerer
 from model.checkpoint import load_model
-from model.pool import MemoryPool
+from model.memory.tokens import MemoryPool
 from pipeline.errors import SnapshotMismatch, StaleWriter
 from pipeline.positions import StreamState
-from pipeline.snapshots import SnapshotStore
+from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, ScriptedPoller, documents
 from tests.doubles.tiny import tiny_checkpoint
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from jobs.evaluate import Case, CasesError, Examiner, Verdict, _document, read_cases, totals
-from model.answering import Answerer
+from model.conversation import Answerer
 from model.checkpoint import load_model, load_pool
-from model.pool import MemoryPool
+from model.memory.tokens import MemoryPool
 from tests.doubles.tiny import tiny_checkpoint
 
 CASE = Case(

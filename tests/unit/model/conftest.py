@@ -9,7 +9,7 @@ import torch
 
 from model.checkpoint import load_model
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool
+from model.memory.tokens import MemoryPool
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 

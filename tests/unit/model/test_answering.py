@@ -10,10 +10,10 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from model.answering import Answerer
+from model.conversation import Answerer
 from model.checkpoint import load_model
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool
+from model.memory.tokens import MemoryPool
 from tests.doubles.tiny import END, START, tiny_checkpoint, tiny_tokenizer
 
 CONTROL = {256, 257}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.draw import kept_tokens
+from model.memory.draw import kept_tokens
 
 RECORDED = ([1, 3, 4, 5, 6, 7, 8, 10], [1, 2, 3, 6, 8, 9, 10, 11])
 

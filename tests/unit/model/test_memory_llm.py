@@ -11,8 +11,8 @@ from torch import nn
 
 from model.checkpoint import load_model
 from model.memory_llm import AdaptedLinear, MemoryLLM
-from model.pool import MemoryPool
-from model.prefix_cache import PrefixCache
+from model.memory.tokens import MemoryPool
+from model.reading.prefix_cache import PrefixCache
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from model.errors import VersionEvicted
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool, PoolView
+from model.memory.tokens import MemoryPool, PoolView
 from tests.doubles.texts import text
 
 UPDATES = 40

@@ -15,7 +15,7 @@ from model import turns
 from model.checkpoint import load_model
 from model.errors import UpdateFailed, VersionEvicted
 from model.memory_llm import MemoryLLM
-from model.pool import FROM_CHECKPOINT, MemoryPool, PoolLayer, PoolView, repeated
+from model.memory.tokens import FROM_CHECKPOINT, MemoryPool, PoolLayer, PoolView, repeated
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 

@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from model import prefix_cache
 from model.memory_llm import MemoryLLM
-from model.pool import MemoryPool, PoolView, Rotated, Version
+from model.memory.tokens import MemoryPool, PoolView, Rotated, Version
 from tests.doubles.texts import text
 
 PROMPT = text(1000, 9)

@@ -16,11 +16,11 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError, SnapshotMismatch, StaleWriter, StoreUnavailable
-from pipeline.manifest import Manifest
-from pipeline.pool_image import FROM_CHECKPOINT, LayerImage, PoolImage, pool_sha256
+from pipeline.snapshots.manifest import Manifest
+from pipeline.snapshots.pool_image import FROM_CHECKPOINT, LayerImage, PoolImage, pool_sha256
 from pipeline.positions import StreamState
 from pipeline.records import Document, Outcome, Partition, Record
-from pipeline.snapshots import SnapshotConfig, SnapshotContent, SnapshotStore
+from pipeline.snapshots.writer import SnapshotConfig, SnapshotContent, SnapshotStore
 
 NEWS = Partition("news", 0)
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigurationError, StoreUnavailable
-from pipeline.hashing import Digest
-from pipeline.store import LocalStore, ObjectStore, absolute_root, open_store
+from pipeline.snapshots.checksums import Digest
+from pipeline.snapshots.objects import LocalStore, ObjectStore, absolute_root, open_store
 
 
 @pytest.fixture(params=["file", "memory"])

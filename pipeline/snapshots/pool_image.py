@@ -22,8 +22,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
-from pipeline.hashing import Hash, HashingReader, HashingWriter
-from pipeline.manifest import Dtype, PoolShape
+from pipeline.snapshots.checksums import Hash, HashingReader, HashingWriter
+from pipeline.snapshots.manifest import Dtype, PoolShape
 
 FROM_CHECKPOINT = -1
 """The update number of tokens that came with the checkpoint."""

@@ -1,7 +1,7 @@
 """The manifest: one JSON file that says all there is to say about one snapshot. MANIFEST-LAST: without it there is no snapshot.
 
 It names every object with size, rows and digest, and carries its own digest, so that a changed bit in a position is seen like one in
-the pool: `manifest_sha256` is the SHA-256 of all other keys as JSON, sorted, without white space, ASCII only.
+the memory: `manifest_sha256` is the SHA-256 of all other keys as JSON, sorted, without white space, ASCII only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32"]
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -33,6 +33,7 @@ class PoolShape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Literal["tokens"] = "tokens"
     num_layers: int = Field(gt=0, description="L")
     num_tokens: Count = Field(description="N: memory tokens in each layer; 0 for a pool that was never written")
     hidden_size: int = Field(gt=0, description="d: values of one token")
@@ -47,12 +48,38 @@ class PoolShape(BaseModel):
         return f"L={self.num_layers} N={self.num_tokens} d={self.hidden_size} K={self.update_tokens} {self.dtype}"
 
 
+class BlockShape(BaseModel):
+    """The shape of blocks: of each of n <= K tokens, hidden states in R layers and one key.
+
+    >>> shape = BlockShape(num_layers=19, first_layer=11, hidden_size=576, update_tokens=64, key_size=128, blocks=2)
+    >>> str(shape), shape.token_bytes
+    ('R=19 from layer 11, d=576 K=64 E=128 bfloat16', 22144)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["blocks"] = "blocks"
+    num_layers: int = Field(gt=0, description="R: layers whose states are kept")
+    first_layer: Count = Field(description="the lowest of them")
+    hidden_size: int = Field(gt=0, description="d: values of one token in one layer")
+    update_tokens: int = Field(gt=0, description="K: most tokens of a block")
+    key_size: int = Field(gt=0, description="E: values of one token's key")
+    blocks: Count = Field(default=0, description="blocks alive")
+
+    @property
+    def token_bytes(self) -> int:
+        return 2 * (self.num_layers * self.hidden_size + self.key_size)
+
+    def __str__(self) -> str:
+        return f"R={self.num_layers} from layer {self.first_layer}, d={self.hidden_size} K={self.update_tokens} E={self.key_size} bfloat16"
+
+
 class ObjectEntry(BaseModel):
     """One object of a snapshot: where it is, under `<root>/<stream>/`, and how to know that it is whole."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(pattern=r"^data/[A-Za-z0-9-]+/[a-z]+\.arrow$", description="relative to the stream's folder")
+    path: str = Field(pattern=r"^(?:data/[A-Za-z0-9-]+/[a-z]+|blocks/[A-Za-z0-9-]+)\.arrow$", description="relative to the stream's folder")
     size_bytes: Count
     rows: Count = Field(description="rows in all record batches")
     sha256: Sha256 = Field(description="of the object's bytes, as sha256sum prints it")
@@ -61,25 +88,34 @@ class ObjectEntry(BaseModel):
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
+    @property
+    def is_segment(self) -> bool:
+        """Blocks, which other snapshots may name too."""
+        return self.path.startswith("blocks/")
+
 
 class Manifest(BaseModel):
     """Everything about one snapshot but the values themselves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     stream: str
     epoch: int = Field(gt=0, description="number of the snapshot; grows by one")
     generation: int = Field(gt=0, description="number of the writer, see generations/")
     created_at: AwareDatetime
-    model_fingerprint: str = Field(description="of the model whose pool this is; another one is refused")
-    pool: PoolShape
-    pool_sha256: Sha256 = Field(description="over the pool's values, layer by layer, oldest token first")
+    model_fingerprint: str = Field(description="of the model whose memory this is; another one is refused")
+    memory: PoolShape | BlockShape = Field(discriminator="kind")
+    memory_sha256: Sha256 = Field(
+        description="tokens: over the pool's values, layer by layer, oldest token first; blocks: over the blocks' digests, oldest first"
+    )
     seed: int = Field(description="what updates drop is drawn from (seed, update number, layer)")
     update_number: Count = Field(description="updates that the stream has made so far; the number of the next one")
     origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
     positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
     topic_ids: dict[str, str] = Field(default={}, description="Kafka's ids of the topics that the positions belong to")
+    tokens_left_out: Count = Field(description="text tokens that were cut off documents because they were too long, ever")
+    documents_cut: Count = Field(description="how many documents that were")
     watermark_ms: int | None = Field(description="latest event time passed, milliseconds since the epoch; null before the first")
     counts: dict[Outcome, Count] = Field(description="offsets passed, by what became of them; sum = sum of positions - origin")
     config: dict[str, JsonValue] = Field(description="the effective configuration, secrets masked")
@@ -94,20 +130,30 @@ class Manifest(BaseModel):
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.objects)
 
+    @property
+    def segments(self) -> tuple[ObjectEntry, ...]:
+        """The segments of blocks, in the order that `index.arrow` counts them in."""
+        return tuple(entry for entry in self.objects if entry.is_segment)
+
     def object(self, name: str) -> ObjectEntry:
-        """The entry of `pool.arrow` or `ledger.arrow`; raises SnapshotCorrupt if the manifest names none."""
+        """The entry of `pool.arrow`, `index.arrow` or `ledger.arrow`; raises SnapshotCorrupt if the manifest names none."""
         for entry in self.objects:
             if entry.name == name:
                 return entry
         raise SnapshotCorrupt(f"{self.stream}@{self.epoch}: the manifest names no {name}")
 
-    def require_model(self, fingerprint: str, shape: PoolShape) -> None:
-        """Raises SnapshotMismatch unless that model, with a pool of that shape, wrote this snapshot."""
+    def require_model(self, fingerprint: str, shape: PoolShape | BlockShape) -> None:
+        """Raises SnapshotMismatch unless that model, with a memory of that shape, wrote this snapshot."""
+        if self.memory.kind != shape.kind:
+            raise SnapshotMismatch(f"{self.stream}@{self.epoch} holds a memory of {self.memory.kind}, this model has one of {shape.kind}")
         if self.model_fingerprint != fingerprint:
             raise SnapshotMismatch(f"{self.stream}@{self.epoch} was written by model {self.model_fingerprint}, this is {fingerprint}")
-        expected = shape if self.pool.num_tokens else shape.model_copy(update={"num_tokens": 0})
-        if self.pool != expected:
-            raise SnapshotMismatch(f"{self.stream}@{self.epoch} holds a pool of {self.pool}, this model has {shape}")
+        if isinstance(self.memory, BlockShape):
+            expected: PoolShape | BlockShape = shape.model_copy(update={"blocks": self.memory.blocks})
+        else:
+            expected = shape if self.memory.num_tokens else shape.model_copy(update={"num_tokens": 0})
+        if self.memory != expected:
+            raise SnapshotMismatch(f"{self.stream}@{self.epoch} holds a memory of {self.memory}, this model has {shape}")
 
     def to_json(self) -> bytes:
         """As it is stored: indented, for people, with its own digest at the end."""
@@ -121,6 +167,11 @@ class Manifest(BaseModel):
         version = content.get("schema_version")
         if content.pop(cls.DIGEST_KEY, None) != _digest(content):
             raise SnapshotCorrupt(f"{where}: the manifest's own SHA-256 is wrong")
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise SnapshotMismatch(
+                f"{where} was written by an older memstream (manifest version {version}): its memory cannot be used by this one (version"
+                f" {SCHEMA_VERSION}). Choose another `stream` name or `snapshots.root`, and the stream is learned anew"
+            )
         if version != SCHEMA_VERSION:
             raise SnapshotError(f"{where}: manifest of version {version}, this memstream reads {SCHEMA_VERSION}: use the one that wrote it")
         try:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError
-from pipeline.hashing import Digest
 from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, ObjectEntry
-from pipeline.pool_image import LayerImage, read_layers
 from pipeline.positions import StreamState, parse_positions
-from pipeline.store import open_store
+from pipeline.snapshots.checksums import Digest
+from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
+from pipeline.snapshots.objects import open_store
+from pipeline.snapshots.pool_image import LayerImage, read_layers
+from pipeline.snapshots.segments import MappedSegment, RestoredBlocks, memory_sha256, read_index
+
+CACHE_VARIABLE = "MEMSTREAM_CACHE"
 
 _STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NUMBERED = re.compile(r"(\d{8,})\.json")
@@ -76,15 +81,16 @@ class SnapshotReader:
             raise SnapshotCorrupt(f"{self._objects.url(name)}: this is the manifest of {manifest.stream}@{manifest.epoch}")
         return manifest
 
-    def latest(self, verify: bool = True) -> Latest | None:
+    def latest(self) -> Latest | None:
         """The newest snapshot that is whole, or None if there is none at all.
 
-        With `verify` each object is read and compared with its digest. A broken snapshot is passed over, and told in `problems`.
+        Every object is read and compared with its digest, but for segments of blocks: those must be there with their size, and each of
+        their blocks is checked when it is first used. A broken snapshot is passed over, and told in `problems`.
         Raises SnapshotCorrupt if there are snapshots and all are broken: beginning anew is not for us to decide.
         """
         problems: tuple[Problem, ...] = ()
         for epoch in reversed(self.epochs()):
-            found = self.inspect(epoch, verify)
+            found = self.inspect(epoch, segments=False)
             if found.manifest is not None and not found.problems:
                 return Latest(found.manifest, problems)
             problems += found.problems
@@ -93,24 +99,28 @@ class SnapshotReader:
             raise SnapshotCorrupt(f"no snapshot in {self.url} is whole: {told}; restore one, or use another stream name or snapshots.root")
         return None
 
-    def inspect(self, epoch: int, verify: bool = True) -> Inspected:
+    def inspect(self, epoch: int, verify: bool = True, segments: bool = True) -> Inspected:
         """A snapshot with all its problems, for `memstream snapshots list` (`verify=False`: the manifest alone) and `verify`."""
         try:
             manifest = self.load(epoch)
         except SnapshotCorrupt as error:
             return Inspected(epoch, None, (Problem(epoch=epoch, path=manifest_name(epoch), detail=str(error)),))
-        return Inspected(epoch, manifest, tuple(self.verify(manifest)) if verify else ())
+        return Inspected(epoch, manifest, tuple(self.verify(manifest, segments)) if verify else ())
 
-    def verify(self, manifest: Manifest) -> list[Problem]:
-        """Read every object and compare it with the manifest; nothing found, nothing wrong."""
-        found = [(entry, self._fault(entry)) for entry in manifest.objects]
+    def verify(self, manifest: Manifest, segments: bool = True) -> list[Problem]:
+        """Read every object and compare it with the manifest; nothing found, nothing wrong. `segments=False`: only look at their sizes."""
+        found = [(entry, self._fault(entry) if segments or not entry.is_segment else self._size_fault(entry)) for entry in manifest.objects]
         return [Problem(epoch=manifest.epoch, path=entry.path, detail=fault) for entry, fault in found if fault is not None]
 
     def orphans(self) -> list[str]:
-        """Data folders that no manifest names: of crashed attempts, or of one under way. Not known while a manifest cannot be read."""
-        folders = self._objects.names("data")
-        named = {entry.path.split("/")[1] for epoch in self.epochs() for entry in self.load(epoch).objects}
-        return [f"data/{folder}" for folder in folders if folder not in named]
+        """Data folders and segments that no manifest names: of crashed attempts, or of one under way.
+
+        Not known while a manifest cannot be read.
+        """
+        named = {entry.path for epoch in self.epochs() for entry in self.load(epoch).objects}
+        folders = {path.split("/")[1] for path in named if path.startswith("data/")}
+        data = [f"data/{folder}" for folder in self._objects.names("data") if folder not in folders]
+        return data + [path for name in self._objects.names("blocks") if (path := f"blocks/{name}") not in named]
 
     def read_pool(self, manifest: Manifest) -> Iterator[LayerImage]:
         """The pool, one layer at a time, as writable copies.
@@ -118,22 +128,53 @@ class SnapshotReader:
         The digest is known after the last layer: SnapshotCorrupt then means that what was read so far must not be used.
         """
         entry = manifest.object("pool.arrow")
+        if not isinstance(manifest.memory, PoolShape):
+            raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch} holds blocks, not a pool")
         try:
             with self._objects.reader(entry.path) as source:
-                yield from read_layers(source, manifest.pool)
+                yield from read_layers(source, manifest.memory)
                 self._require(entry, source.drain())
         except FileNotFoundError:
             raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
 
+    def open_segment(self, entry: ObjectEntry, shape: BlockShape) -> MappedSegment:
+        """Map a segment; one of another store than this machine's disk is fetched into the cache folder first. Raises SnapshotCorrupt."""
+        try:
+            path = self._objects.local_path(entry.path, entry.sha256, segment_cache())
+        except FileNotFoundError:
+            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+        segment = MappedSegment(path, shape)
+        if len(segment) != entry.rows:
+            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} has {len(segment)} blocks, the manifest says {entry.rows}")
+        return segment
+
+    def read_blocks(self, manifest: Manifest) -> RestoredBlocks:
+        """All blocks of a snapshot, mapped; no states are read. Raises SnapshotCorrupt."""
+        shape = manifest.memory
+        if not isinstance(shape, BlockShape):
+            raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch} holds a pool, not blocks")
+        updates, homes, rows, digests = read_index(self._table(manifest.object("index.arrow")))
+        segments = tuple((entry.path, self.open_segment(entry, shape)) for entry in manifest.segments)
+        wrong = len(updates) != shape.blocks or memory_sha256(digests) != manifest.memory_sha256
+        if wrong or (len(homes) and (homes.min() < 0 or homes.max() >= len(segments))):
+            raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch}: index.arrow and the manifest do not agree")
+        for number, (path, segment) in enumerate(segments):
+            own = rows[homes == number]
+            if len(own) and (own.min() < 0 or own.max() >= len(segment) or (segment.digests[own] != digests[homes == number]).any()):
+                raise SnapshotCorrupt(f"{self._objects.url(path)} and index.arrow of epoch {manifest.epoch} do not agree")
+        return RestoredBlocks(updates=updates, digests=digests, homes=homes, rows=rows, segments=segments)
+
     def read_ledger(self, manifest: Manifest) -> Ledger:
         """Raises SnapshotCorrupt."""
-        entry = manifest.object("ledger.arrow")
+        return Ledger.from_table(self._table(manifest.object("ledger.arrow")))
+
+    def _table(self, entry: ObjectEntry) -> pa.Table:
         try:
             data = self._objects.read(entry.path)
         except FileNotFoundError:
             raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
         self._require(entry, Digest.of(data))
-        return Ledger.from_table(pa.ipc.open_file(pa.py_buffer(data)).read_all())
+        return pa.ipc.open_file(pa.py_buffer(data)).read_all()
 
     def read_state(self, manifest: Manifest) -> StreamState:
         """SNAPSHOT-IS-TRUTH: where the stream goes on. The state that `write` was given, with its ledger."""
@@ -145,6 +186,8 @@ class SnapshotReader:
             counts=manifest.counts,
             update_number=manifest.update_number,
             ledger=self.read_ledger(manifest),
+            tokens_left_out=manifest.tokens_left_out,
+            documents_cut=manifest.documents_cut,
         )
 
     def _fault(self, entry: ObjectEntry) -> str | None:
@@ -154,6 +197,13 @@ class SnapshotReader:
         except FileNotFoundError:
             return "missing"
 
+    def _size_fault(self, entry: ObjectEntry) -> str | None:
+        try:
+            size_bytes = self._objects.size_bytes(entry.path)
+        except FileNotFoundError:
+            return "missing"
+        return None if size_bytes == entry.size_bytes else f"{size_bytes} bytes, the manifest says {entry.size_bytes}"
+
     def _require(self, entry: ObjectEntry, found: Digest) -> None:
         difference = _difference(entry, found)
         if difference is not None:
@@ -162,6 +212,12 @@ class SnapshotReader:
     def _numbers(self, folder: str) -> list[int]:
         names = map(_NUMBERED.fullmatch, self._objects.names(folder))
         return sorted(int(name[1]) for name in names if name is not None)
+
+
+def segment_cache() -> Path:
+    """Where segments of remote stores are kept to be mapped: `$MEMSTREAM_CACHE/segments`, else in `~/.cache/memstream`. Safe to remove."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memstream") / "segments"
 
 
 def manifest_name(epoch: int) -> str:

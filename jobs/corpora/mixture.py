@@ -29,6 +29,19 @@ WEIGHTS: Mapping[str, float] = {
 }
 
 
+FINDING_WEIGHTS: Mapping[str, float] = {
+    "stories": 0.22,
+    "articles": 0.10,
+    "paragraphs": 0.08,
+    "squad": 0.20,
+    "wiki": 0.15,
+    "leaders": 0.12,
+    "fields": 0.12,
+    "edits": 0.06,
+}
+"""For the selector: more of what looks alike and is about something else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where the raw texts are; what is None is not used."""

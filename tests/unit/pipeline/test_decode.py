@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.decode import DISPOSITIONS, MAX_DEPTH, MAX_LABEL_CHARS, DecodeConfig, dead_letter, decode
 from pipeline.event_time import LATEST_MS, parse_ms
-from pipeline.records import DeadLetter, Disposition, Document, Partition, Reason, Record
+from pipeline.records import DeadLetter, Disposition, Document, Partition, Reason, Record, Tombstone
 
 DEC_30 = 1_767_081_600_000
 HOUR = 3_600_000
@@ -46,10 +47,25 @@ def test_all_fields_are_read() -> None:
         document_id="x-1",
         text="A new president.",
         event_time_ms=DEC_30,
-        content_sha256=hashlib.sha256(b"A new president.").hexdigest(),
+        content_sha256=hashlib.sha256(b"Elec tions\nA new president.").hexdigest(),
         title="Elec tions",
         source="AFP",
+        has_feed_id=True,
     )
+
+
+def test_a_link_is_kept_where_it_can_be_shown_and_never_refuses_a_record() -> None:
+    assert document(item(link=" https://example.org/a?b=1 ")).link == "https://example.org/a?b=1"
+    for useless in (3, None, "", "two words", "https://x/\x1b[2J", "https://x/" + "a" * 3_000, ["https://x"]):
+        assert document(item(link=useless)).link is None
+    assert document(item(url="https://x"), fields={"link": "url"}).link == "https://x"
+
+
+def test_a_record_without_a_value_is_a_tombstone_for_its_key() -> None:
+    empty = Record(partition=Partition("news", 0), offset=7, timestamp_ms=DEC_30, key=b"x-1")
+    assert decode(empty, DecodeConfig()) == Tombstone(record=empty)
+    assert Tombstone(record=empty).key_text == "x-1"
+    assert Tombstone(record=replace(empty, key=b"\xff")).key_text is None
 
 
 @pytest.mark.parametrize("extra", [{}, {"id": None, "title": None, "source": None, "time": None}, {"id": "", "title": " ", "time": " "}])
@@ -66,7 +82,8 @@ def test_names_and_dotted_paths_can_be_chosen() -> None:
 
 
 def test_the_content_hash_is_over_the_text_alone() -> None:
-    assert document(item(title="A", id="1")).content_sha256 == document(item(title="B", id="2", time=0)).content_sha256
+    assert document(item(title="A", id="1")).content_sha256 == document(item(title="A", id="2", time=0)).content_sha256
+    assert document(item(title="A")).content_sha256 != document(item(title="B")).content_sha256
     assert document(b"A new president.\n", format="text").content_sha256 == document(item()).content_sha256
 
 
@@ -94,7 +111,6 @@ MALFORMED = [
     (b'{"a":' * DEEP + b"1" + b"}" * DEEP, Reason.BAD_JSON),
 ]
 SCHEMA = [
-    (None, Reason.TOMBSTONE),
     (b"null", Reason.WRONG_TYPE),
     (b'"text"', Reason.WRONG_TYPE),
     (b'[{"text": "a"}]', Reason.WRONG_TYPE),
@@ -125,7 +141,7 @@ def test_what_is_not_a_document_becomes_a_dead_letter(value: bytes | None, reaso
     assert (letter(value).reason, letter(value).disposition) == (reason, Disposition.SCHEMA)
 
 
-@pytest.mark.parametrize(("value", "reason"), [(None, Reason.TOMBSTONE), (b"\xff", Reason.BAD_UTF8), (b"", Reason.EMPTY_TEXT)])
+@pytest.mark.parametrize(("value", "reason"), [(b"\xff", Reason.BAD_UTF8), (b"", Reason.EMPTY_TEXT)])
 def test_text_records_become_dead_letters_too(value: bytes | None, reason: Reason) -> None:
     assert letter(value, format="text").reason is reason
 

@@ -16,6 +16,10 @@ def row(number: int, *updates: int, content_sha256: str | None = None) -> Ledger
     return LedgerRow(
         updates=updates,
         document_id=f"id-{number}",
+        key=f"key-{number % 2}".encode(),
+        link=f"https://example.org/{number}",
+        tokens=40 + number,
+        tokens_left_out=number,
         partition=NEWS,
         offset=number,
         event_time_ms=1_767_081_600_123 + number,
@@ -35,17 +39,16 @@ def ledger_of(*rows: LedgerRow) -> Ledger:
 def test_a_row_names_its_document() -> None:
     record = Record(partition=NEWS, offset=7, timestamp_ms=5, value=b"text")
     document = Document(record=record, document_id="a", text="text", event_time_ms=5, content_sha256="f00", title="T", source="S")
-    made = LedgerRow.of(document, [3, 4])
-    assert made == LedgerRow(
-        updates=(3, 4), document_id="a", partition=NEWS, offset=7, event_time_ms=5, content_sha256="f00", title="T", source="S"
-    )
+    made = LedgerRow.of(document, [3, 4], tokens=9, tokens_left_out=1)
+    wanted = {"updates": (3, 4), "document_id": "a", "partition": NEWS, "offset": 7, "event_time_ms": 5, "content_sha256": "f00"}
+    assert made == LedgerRow(**wanted, title="T", source="S", tokens=9, tokens_left_out=1)  # type: ignore[arg-type]
 
 
 def test_a_row_without_updates_is_refused() -> None:
     record = Record(partition=NEWS, offset=7, timestamp_ms=5, value=b"text")
     document = Document(record=record, document_id="a", text="text", event_time_ms=5, content_sha256="f00")
     with pytest.raises(ValueError, match="no update"):
-        LedgerRow.of(document, [])
+        LedgerRow.of(document, [], tokens=0, tokens_left_out=0)
 
 
 def test_adding_leaves_the_old_ledger_as_it_was() -> None:
@@ -59,16 +62,43 @@ def test_adding_leaves_the_old_ledger_as_it_was() -> None:
 
 def test_a_document_is_remembered_until_its_last_update_is_gone() -> None:
     ledger = ledger_of(row(1, 0, 1), row(2, 2))
-    assert ledger.remembering({1, 2}) is ledger
-    assert [each.offset for each in ledger.remembering([2])] == [2]
-    assert row(1, 0).content_sha256 not in ledger.remembering([2])
-    assert len(ledger.remembering(range(0))) == 0
+    assert [each.updates for each in ledger.forgetting([0])] == [(1,), (2,)]
+    assert [each.offset for each in ledger.forgetting([0, 1])] == [2]
+    assert row(1, 0).content_sha256 not in ledger.forgetting([0, 1])
+    assert len(ledger.forgetting(range(3))) == 0
+    assert ledger.forgetting([7]) is ledger
 
 
 def test_a_text_learned_twice_is_known_until_both_are_forgotten() -> None:
     ledger = ledger_of(row(1, 0, content_sha256="same"), row(2, 1, content_sha256="same"))
-    assert "same" in ledger.remembering({1})
-    assert "same" not in ledger.remembering({5})
+    assert "same" in ledger.forgetting([0])
+    assert "same" not in ledger.forgetting([0, 1])
+
+
+def test_documents_are_found_by_id_key_and_update() -> None:
+    ledger = ledger_of(row(1, 0, 1), row(2, 2), row(3, 3))
+    assert ledger.document("id-2") == row(2, 2)
+    assert [each.offset for each in ledger.with_key("news", b"key-1")] == [1, 3]
+    assert ledger.with_key("sport", b"key-1") == ()
+    assert [owner.offset if (owner := ledger.owner(update)) else None for update in range(5)] == [1, 1, 2, 3, None]
+    left = ledger.without(["id-1", "unknown"])
+    assert (left.document("id-1"), left.owner(0), [each.offset for each in left.with_key("news", b"key-1")]) == (None, None, [3])
+
+
+def test_a_row_of_the_same_id_takes_the_others_place() -> None:
+    ledger = ledger_of(row(1, 0, 1), row(1, 7, content_sha256="later"))
+    assert (len(ledger), ledger.owner(0), ledger.document("id-1")) == (1, None, row(1, 7, content_sha256="later"))
+    assert row(1, 0).content_sha256 not in ledger
+
+
+def test_a_hundred_thousand_rows_change_in_no_time() -> None:
+    """No change looks at all rows: as many changes as rows end while a test may run."""
+    ledger = Ledger()
+    for number in range(20_000):
+        ledger = ledger.with_row(row(number, number))
+        if number >= 10_000:
+            ledger = ledger.forgetting([number - 10_000])
+    assert (len(ledger), [each.offset for each in ledger][:2]) == (10_000, [10_000, 10_001])
 
 
 def test_arrow_and_back_is_the_same_ledger() -> None:
@@ -102,4 +132,10 @@ def test_a_ledger_can_be_sent_to_another_process() -> None:
 
 
 def test_a_ledger_made_from_its_rows_knows_their_texts() -> None:
-    assert row(1, 0).content_sha256 in Ledger(rows=(row(1, 0),))
+    assert row(1, 0).content_sha256 in Ledger.of(iter([row(1, 0)]))
+
+
+@pytest.mark.parametrize("rows", [(row(1, 0), row(1, 1)), (row(1, 0), row(2, 0)), (row(1),)])
+def test_rows_that_contradict_each_other_are_no_ledger(rows: tuple[LedgerRow, ...]) -> None:
+    with pytest.raises(ValueError, match="not a ledger"):
+        Ledger.of(iter(rows))

@@ -16,10 +16,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError, SnapshotMismatch, StaleWriter, StoreUnavailable
-from pipeline.snapshots.manifest import Manifest
-from pipeline.snapshots.pool_image import FROM_CHECKPOINT, LayerImage, PoolImage, pool_sha256
 from pipeline.positions import StreamState
 from pipeline.records import Document, Outcome, Partition, Record
+from pipeline.snapshots.manifest import Manifest
+from pipeline.snapshots.pool_image import FROM_CHECKPOINT, LayerImage, PoolImage, pool_sha256
 from pipeline.snapshots.writer import SnapshotConfig, SnapshotContent, SnapshotStore
 
 NEWS = Partition("news", 0)
@@ -42,12 +42,12 @@ def pool(layers: Iterator[LayerImage]) -> PoolImage:
 def state() -> StreamState:
     record = Record(partition=NEWS, offset=40, timestamp_ms=5, value=b"{}")
     document = Document(record=record, document_id="a", text="A new president.", event_time_ms=5, content_sha256="f00", title="Vote")
-    return StreamState.beginning({NEWS: 40}).applied(document, [0]).gap(NEWS, 41, 43)
+    return StreamState.beginning({NEWS: 40}).applied(document, [0], tokens=5, tokens_left_out=2).gap(NEWS, 41, 43)
 
 
 def content(seed: int = 0, layers_: Iterator[LayerImage] | None = None) -> SnapshotContent:
     return SnapshotContent(
-        pool=pool(layers_ or layers(seed)),
+        memory=pool(layers_ or layers(seed)),
         state=state(),
         fingerprint="model-1",
         seed=seed,
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_back(store: SnapshotStore) -> None:
     assert found == (manifest, ())
     assert (manifest.epoch, manifest.generation, manifest.device, manifest.threads) == (1, 1, "cpu/AVX2", 1)
     read = list(store.read_pool(manifest))
-    assert pool_sha256(read) == manifest.pool_sha256 == pool_sha256(layers())
+    assert pool_sha256(read) == manifest.memory_sha256 == pool_sha256(layers())
     assert [layer.updates.tolist() for layer in read] == [[-1] * 4 + [0] * 4] * 3
     assert [(entry.name, entry.rows) for entry in manifest.objects] == [("pool.arrow", 24), ("ledger.arrow", 1)]
 
@@ -123,7 +123,7 @@ def test_epochs_grow_and_the_newest_is_latest(store: SnapshotStore) -> None:
     assert store.load(2) == manifests[1]
     found = store.latest()
     assert found is not None
-    assert found.manifest.pool_sha256 == pool_sha256(layers(2))
+    assert found.manifest.memory_sha256 == pool_sha256(layers(2))
 
 
 def test_loading_what_is_not_there_says_what_is(store: SnapshotStore) -> None:
@@ -272,7 +272,7 @@ def test_when_all_are_broken_nobody_begins_anew_in_silence(local: SnapshotStore)
     object_path(local, manifest, "pool.arrow").unlink()
     with pytest.raises(SnapshotCorrupt, match=r"epoch 1: data/.*/pool\.arrow: missing"):
         local.latest()
-    assert local.latest(verify=False) == (manifest, ())
+    assert local.inspect(1, verify=False) == (1, manifest, ())
 
 
 def test_inspect_tells_all_for_list_and_verify(local: SnapshotStore) -> None:
@@ -296,27 +296,37 @@ def test_a_manifest_in_the_wrong_place_is_refused(local: SnapshotStore) -> None:
 
 def test_a_newer_format_is_no_reason_to_fall_back(local: SnapshotStore) -> None:
     local.write(content(), local.claim_generation())
-    future = {"schema_version": 2}
+    future = {"schema_version": 3}
     canonical = json.dumps(future, sort_keys=True, separators=(",", ":")).encode()
     path = folder(local) / "epochs/00000002.json"
     path.write_text(json.dumps({**future, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
-    with pytest.raises(SnapshotError, match="manifest of version 2, this memstream reads 1"):
+    with pytest.raises(SnapshotError, match="manifest of version 3, this memstream reads 2"):
+        local.latest()
+
+
+def test_an_older_format_is_refused_with_what_to_do(local: SnapshotStore) -> None:
+    local.write(content(), local.claim_generation())
+    past = {"schema_version": 1, "stream": "world-news", "epoch": 2}
+    canonical = json.dumps(past, sort_keys=True, separators=(",", ":")).encode()
+    path = folder(local) / "epochs/00000002.json"
+    path.write_text(json.dumps({**past, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
+    with pytest.raises(SnapshotMismatch, match=r"older memstream \(manifest version 1\).*another `stream` name or `snapshots.root`"):
         local.latest()
 
 
 def test_another_model_is_refused(local: SnapshotStore) -> None:
     manifest = local.write(content(), local.claim_generation())
-    manifest.require_model("model-1", manifest.pool)
+    manifest.require_model("model-1", manifest.memory)
     with pytest.raises(SnapshotMismatch, match="was written by model model-1, this is model-2"):
-        manifest.require_model("model-2", manifest.pool)
+        manifest.require_model("model-2", manifest.memory)
     with pytest.raises(SnapshotMismatch, match="L=3 N=8 d=16 K=4 bfloat16, this model has L=3 N=16"):
-        manifest.require_model("model-1", manifest.pool.model_copy(update={"num_tokens": 16}))
+        manifest.require_model("model-1", manifest.memory.model_copy(update={"num_tokens": 16}))
 
 
 def test_a_pool_that_was_never_written_fits_any_size(store: SnapshotStore) -> None:
     empty = LayerImage(slots=np.zeros(0, np.int32), updates=np.zeros(0, np.int64), memory=np.zeros((0, 16), np.uint16))
     unwritten = replace(pool(iter([empty] * 3)), num_tokens=0)
-    manifest = store.write(replace(content(), pool=unwritten), store.claim_generation())
+    manifest = store.write(replace(content(), memory=unwritten), store.claim_generation())
     manifest.require_model("model-1", pool(layers()).shape)
     assert store.verify(manifest) == []
     assert len(list(store.read_pool(manifest))) == 3
@@ -326,7 +336,7 @@ def test_a_pool_that_was_never_written_fits_any_size(store: SnapshotStore) -> No
 
 
 def test_plain_pyarrow_reads_it(local: SnapshotStore) -> None:
-    """What docs/snapshots.md shows: pyarrow, json and hashlib, nothing of memstream."""
+    """Pyarrow, json and hashlib, nothing of memstream."""
     local.write(content(), local.claim_generation())
     stream = folder(local)
     manifest: dict[str, Any] = json.loads(max((stream / "epochs").glob("*.json")).read_text())
@@ -346,27 +356,18 @@ def test_plain_pyarrow_reads_it(local: SnapshotStore) -> None:
         file = pa.ipc.open_file(source)
         assert file.schema.names == ["layer", "slot", "update", "memory"]
         assert file.schema.metadata[b"memstream.dtype"] == b"bfloat16"
-        assert file.num_record_batches == manifest["pool"]["num_layers"]
+        assert file.num_record_batches == manifest["memory"]["num_layers"]
         for number in range(file.num_record_batches):
             batch = file.get_batch(number)
             assert batch["layer"].unique().to_pylist() == [number]
             values.update(batch["memory"].flatten().to_numpy())
         assert file.read_all()["update"].to_pylist() == ([-1] * 4 + [0] * 4) * 3
-    assert values.hexdigest() == manifest["pool_sha256"]
+    assert values.hexdigest() == manifest["memory_sha256"]
 
     ledger = pa.ipc.open_file(str(paths["ledger.arrow"])).read_all()
     assert ledger.select(["document_id", "topic", "offset", "title"]).to_pylist() == [
         {"document_id": "a", "topic": "news", "offset": 40, "title": "Vote"}
     ]
-
-
-def test_the_documented_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    store = SnapshotStore(SnapshotConfig(), "world-news")
-    store.write(content(), store.claim_generation())
-    documented = (Path(__file__).parents[3] / "docs/snapshots.md").read_text()
-    exec(documented.partition("```python\n")[2].partition("```")[0], {})
-    assert "Vote news/0@40 4 tokens" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------- configuration and store failures

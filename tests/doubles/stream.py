@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from actors.config import StreamConfig
 from actors.messages import Learnable, Polled
+from pipeline.decode import content_sha256
 from pipeline.fetched import Joined, end_of
 from pipeline.positions import format_positions, parse_positions
-from pipeline.records import DeadLetter, Document, Partition, Record
+from pipeline.records import DeadLetter, Document, Partition, Record, Tombstone
 
 NEWS = Partition("news", 0)
 START_MS = 1_767_000_000_000
@@ -35,17 +35,24 @@ def stream_config(checkpoint: Path, root: Path, brokers: Sequence[str], topics: 
     return StreamConfig.model_validate(tree)
 
 
-def document(offset: int, text: str, partition: Partition = NEWS, title: str | None = None) -> Document:
+def document(offset: int, text: str, partition: Partition = NEWS, title: str | None = None, name: str | None = None) -> Document:
+    """With an id that the feed gave, if `name` is one; its record's key is the id."""
     value = json.dumps({"text": text}).encode()
-    record = Record(partition=partition, offset=offset, timestamp_ms=START_MS + offset, value=value)
+    key = None if name is None else name.encode()
+    record = Record(partition=partition, offset=offset, timestamp_ms=START_MS + offset, key=key, value=value)
     return Document(
         record=record,
-        document_id=f"{partition}/{offset}",
+        document_id=name or f"{partition}/{offset}",
         text=text,
         event_time_ms=record.timestamp_ms,
-        content_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        content_sha256=content_sha256(title, text),
         title=title,
+        has_feed_id=name is not None,
     )
+
+
+def tombstone(offset: int, name: str, partition: Partition = NEWS) -> Tombstone:
+    return Tombstone(record=Record(partition=partition, offset=offset, timestamp_ms=START_MS + offset, key=name.encode()))
 
 
 def documents(count: int, first: int = 0) -> list[Document]:
@@ -103,10 +110,10 @@ class ScriptedPoller:
 
 
 def _partition(item: Learnable) -> Partition:
-    return item.record.partition if isinstance(item, DeadLetter) else item.partition
+    return item.record.partition if isinstance(item, DeadLetter | Tombstone) else item.partition
 
 
 def _end(item: Learnable) -> int:
-    if isinstance(item, Document | DeadLetter):
+    if isinstance(item, Document | DeadLetter | Tombstone):
         return item.record.end
     return end_of(item)

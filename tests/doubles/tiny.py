@@ -15,6 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from model.block_checkpoint import save_block_model, tensor_places
+from model.block_llm import BlockLLM
 from model.checkpoint import published_names, save_model
 from model.config import ARCHITECTURE, config_from_dict
 from model.embedded import CHAT_TEMPLATE
@@ -81,6 +83,43 @@ def tiny_checkpoint(
     return folder
 
 
+def tiny_block_checkpoint(
+    folder: Path, *, layers: int = 4, reading_layer: int = 2, hidden: int = 32, K: int = 16, key_size: int = 32, seed: int = 0
+) -> Path:
+    """Like `tiny_checkpoint`, of a model of blocks.
+
+    Its trunk adds little to the letters' embeddings and its selector compares them as they are, so a question finds the blocks that have
+    its letters; the null candidate wants most of them.
+    """
+    fields = _shape(layers, hidden) | {
+        "num_tokens": K,
+        "num_blocks": 1,
+        "tie_word_embeddings": True,
+        "reading_layer": reading_layer,
+        "key_size": key_size,
+        "lora_config": {"r": 4, "lora_alpha": 8, "target_modules": list(ADAPTED)},
+    }
+    model = BlockLLM(config_from_dict(fields, "tiny"))
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, owners in sorted(tensor_places(model).items()):
+            module, attribute = owners[0]
+            parameter = module._parameters[attribute]
+            assert parameter is not None
+            if not name.startswith("selector."):
+                parameter.copy_(_values(name, parameter.shape, draw))
+        for layer in model.trunk_layers:
+            layer.self_attn.o_proj.weight *= 0.01  # type: ignore[union-attr, operator]
+            layer.mlp.down_proj.weight *= 0.01  # type: ignore[union-attr, operator]
+    model.selector.start(draw)
+    model.selector.query.data.copy_(torch.eye(key_size, hidden))
+    model.selector.key.data.copy_(model.selector.query)
+    model.selector.null_bias.data.fill_(1.1)
+    save_block_model(model, folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """256 bytes, then `<|im_start|>` (BOS) and `<|im_end|>` (EOS): a text has as many tokens as UTF-8 bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -126,7 +165,7 @@ def _values(name: str, shape: torch.Size, draw: torch.Generator) -> Tensor:
         return EMBEDDING_SCALE * noise
     if name == "bos_embedding":
         return noise
-    scale = 0.5 if ".lora_" in name else 1.5
+    scale = 0.5 if "lora_" in name else 1.5
     return noise * scale / math.sqrt(shape[-1])
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from actors.config import StreamConfig
 from tests.doubles.stream import NEWS, stream_config
-from tests.doubles.tiny import tiny_checkpoint
+from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """K = 16, N = 128: a document may take two updates."""
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"), K=16, blocks=8)
+@pytest.fixture(scope="session", params=["blocks", "tokens"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each kind of memory. K = 16; the pool has N = 128, so that a document may take two updates."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return tiny_block_checkpoint(folder, K=16) if request.param == "blocks" else tiny_checkpoint(folder, K=16, blocks=8)
 
 
 @pytest.fixture

@@ -3,51 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from actors.config import StreamConfig
 from actors.learner import Learner
-from model.conversation import Answerer
-from model.checkpoint import load_model
+from model.block_engine import BlockEngine
+from model.engine import Engine
 from model.errors import ModelError
-from model.memory.tokens import MemoryPool, Version
+from model.loading import EngineOptions, load_engine
 from pipeline.decode import dead_letter
 from pipeline.fetched import Gap, GapReason, Joined, Rewind
 from pipeline.positions import StreamState
 from pipeline.records import DeadLetter, Outcome, Reason, Record
-from tests.doubles.stream import NEWS, START_MS, document, documents
+from tests.doubles.stream import NEWS, START_MS, document, documents, tombstone
 
 BEGINNING = Joined(partition=NEWS, position=0)
 LONG = "first update..! then the second"
 """31 bytes, so two updates; the second one can be spoilt."""
 
 
-class FlakyPool(MemoryPool):
-    """Runs out of memory at the updates that it is told."""
+class Flaky:
+    """Runs out of memory at the documents that it is told; otherwise the engine itself."""
 
-    fails_at: tuple[int, ...] = ()
-    updates_tried = 0
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.fails_at, self.tried = engine, (), 0  # type: ignore[var-annotated]
 
-    def update(self, tokens_T: torch.Tensor, publish: bool = True) -> int:
-        self.updates_tried += 1
-        if self.updates_tried in self.fails_at:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def prepare(self, chunks: Sequence[Sequence[int]]) -> Any:
+        self.tried += 1
+        if self.tried in self.fails_at:
             raise RuntimeError("out of memory")
-        return super().update(tokens_T, publish)
+        return self._engine.prepare(chunks)
 
 
 class Lesson:
     """A learner on a tiny model, what it rejected, and what it knows as one number."""
 
     def __init__(self, config: StreamConfig, checkpoint: Path) -> None:
-        self.model = load_model(checkpoint)
-        self.answerer = Answerer.of(self.model, checkpoint)
-        self.pool = FlakyPool(self.model, seed=3)
+        self.real = load_engine(checkpoint, "cpu", "float32", EngineOptions(seed=3, blocks=8))
+        self.engine = Flaky(self.real)
         self.rejected: list[DeadLetter] = []
-        self.learner = Learner(config, self.pool, self.answerer.encode, StreamState.beginning({}), self.rejected.append)
+        self.learner = Learner(config, self.engine, StreamState.beginning({}), self.rejected.append)
         self.learner.learn(BEGINNING)
 
     @property
@@ -60,15 +64,17 @@ class Lesson:
 
     def spoil(self, letter: str) -> None:
         """From now on a text with this letter gives states that are not finite."""
+        llama = self.real.memory.model.base if isinstance(self.real, BlockEngine) else self.real.pool.model.reader
         with torch.no_grad():
-            self.model.reader.model.embed_tokens.weight[self.answerer.encode(letter)] = float("nan")
+            llama.model.embed_tokens.weight[self.real.encode(letter)] = float("nan")
 
-
-def digest(pool: MemoryPool, version: Version | None = None) -> str:
-    sha256 = hashlib.sha256()
-    for layer in pool.layers(version or pool.head):
-        sha256.update(layer.memory_ND.numpy().tobytes())
-    return sha256.hexdigest()
+    def digest(self) -> str:
+        if isinstance(self.real, BlockEngine):
+            return self.real.memory.digest()
+        sha256 = hashlib.sha256()
+        for layer in self.real.pool.layers(self.real.pool.head):
+            sha256.update(layer.memory_ND.numpy().tobytes())
+        return sha256.hexdigest()
 
 
 @pytest.fixture
@@ -92,10 +98,10 @@ def test_each_item_moves_the_state_by_what_it_is(lesson: Lesson) -> None:
 
 def test_a_text_that_is_still_remembered_is_a_duplicate(lesson: Lesson) -> None:
     lesson.learner.learn(document(0, "the same story"))
-    before = digest(lesson.pool)
+    before = lesson.digest()
     lesson.learner.learn(document(1, "the same story"))
     assert lesson.counts() == {"applied": 1, "duplicate": 1}
-    assert digest(lesson.pool) == before
+    assert lesson.digest() == before
 
 
 def test_a_story_that_was_forgotten_may_be_learned_again(lesson: Lesson) -> None:
@@ -111,10 +117,10 @@ def test_a_story_that_was_forgotten_may_be_learned_again(lesson: Lesson) -> None
 def test_one_state_a_chunk_that_fails_takes_the_whole_document_back(lesson: Lesson) -> None:
     for item in documents(2):
         lesson.learner.learn(item)
-    before, state, version = digest(lesson.pool), lesson.state, lesson.pool.published
+    before, state, version = lesson.digest(), lesson.state, lesson.engine.version
     lesson.spoil("~")
     lesson.learner.learn(document(2, LONG.replace("second", "sec~nd")))
-    assert lesson.pool.published is lesson.pool.head is version and digest(lesson.pool) == before
+    assert lesson.engine.version == version and lesson.digest() == before
     assert lesson.state == state.passed(NEWS, 3, Outcome.DEAD_LETTER)
     assert [(letter.reason, letter.record.offset) for letter in lesson.rejected] == [(Reason.UPDATE_FAILED, 2)]
 
@@ -130,19 +136,19 @@ def test_replay_exact_a_document_after_a_failed_one_is_learned_as_if_it_had_not_
     other.learner.learn(Gap(partition=NEWS, first=1, end=2, reason=GapReason.ABSENT))
     for each in (lesson, other):
         each.learner.learn(document(2, LONG))
-    assert digest(lesson.pool) == digest(other.pool)
+    assert lesson.digest() == other.digest()
 
 
 def test_what_fails_once_is_tried_again_to_the_same_result(
     lesson: Lesson, config_with: Callable[..., StreamConfig], checkpoint: Path
 ) -> None:
     other = Lesson(config_with(chunks={"header": []}), checkpoint)
-    lesson.pool.fails_at = (3,)
+    lesson.engine.fails_at = (2,)
     for each in (lesson, other):
         each.learner.learn(document(0, "a beginning"))
         each.learner.learn(document(1, LONG))
-    assert lesson.rejected == [] and lesson.pool.updates_tried == other.pool.updates_tried + 2
-    assert digest(lesson.pool) == digest(other.pool) and lesson.state == other.state
+    assert lesson.rejected == [] and lesson.engine.tried == other.engine.tried + 1
+    assert lesson.digest() == other.digest() and lesson.state == other.state
 
 
 def test_too_many_failures_in_a_row_stop_the_stream(lesson: Lesson) -> None:
@@ -158,15 +164,57 @@ def test_too_many_failures_in_a_row_stop_the_stream(lesson: Lesson) -> None:
     assert lesson.state is before and len(lesson.rejected) == 4
 
 
-def test_one_state_readers_see_pool_and_state_of_one_moment(lesson: Lesson, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.turns.STALLED_ANSWER_S", 0.01)  # this reader takes no steps
+def test_one_state_readers_see_memory_and_state_of_one_moment(lesson: Lesson) -> None:
+    """While a boundary is held, nothing is committed; what has been prepared waits."""
     lesson.learner.learn(document(0, "a beginning"))
-    with lesson.learner.read() as (view, state):
+    done = threading.Event()
+
+    def learn() -> None:
         lesson.learner.learn(document(1, LONG))
-        assert (view.version.update_number, state.update_number, state.positions) == (1, 1, {NEWS: 1})
-    with lesson.learner.hold() as (version, state):
-        assert (version.update_number, state.update_number) == (3, 3)
+        done.set()
+
+    with lesson.learner.boundary() as state:
+        version = lesson.engine.version
+        learning = threading.Thread(target=learn)
+        learning.start()
+        assert not done.wait(0.3)
+        assert (lesson.engine.version, lesson.state, state.positions) == (version, state, {NEWS: 1})
+    learning.join(10)
+    assert (lesson.state.positions, lesson.state.update_number) == ({NEWS: 2}, 3)
+
+
+def test_a_correction_replaces_and_a_tombstone_takes_out_in_one_step(lesson: Lesson) -> None:
+    for item in (document(0, "Ada leads.", name="a"), document(1, "Bo plays.", name="b"), document(2, LONG, name="a"), tombstone(3, "b")):
+        lesson.learner.learn(item)
+    if not lesson.engine.forgets:
+        assert lesson.counts() == {"applied": 3, "filtered": 1}
+        return
+    assert lesson.counts() == {"applied": 3, "deleted": 1}
+    assert [(row.document_id, row.updates) for row in lesson.state.ledger] == [("a", (2, 3))]
+    assert isinstance(lesson.real, BlockEngine) and lesson.real.memory.updates().tolist() == [2, 3]
+
+
+def test_nothing_silent_what_is_cut_off_a_long_document_is_counted(config_with: Callable[..., StreamConfig], checkpoint: Path) -> None:
+    cut = Lesson(config_with(chunks={"header": [], "max_blocks": 2}), checkpoint)
+    cut.learner.learn(document(0, "x" * 100))
+    (row,) = cut.state.ledger
+    assert (cut.state.documents_cut, cut.state.tokens_left_out) == (1, row.tokens_left_out)
+    assert row.tokens + row.tokens_left_out == 100 and len(row.updates) == 2
+
+
+def test_replay_exact_blocks_depend_on_their_document_alone(config_with: Callable[..., StreamConfig], checkpoint: Path) -> None:
+    """Several partitions, whatever their interleaving, write the same blocks."""
+    lessons = [Lesson(config_with(chunks={"header": []}), checkpoint) for _ in range(2)]
+    if lessons[0].engine.kind != "blocks":
+        pytest.skip("a pool is a chain of updates")
+    found = []
+    for lesson, order in zip(lessons, ((0, 1, 2), (2, 0, 1)), strict=True):
+        for offset, number in enumerate(order):
+            lesson.learner.learn(document(offset, f"Story {number} is told."))
+        memory = lesson.real.memory  # type: ignore[union-attr]
+        found.append({bytes(digest) for digest in memory.stage().digests})
+    assert found[0] == found[1]
 
 
 def test_a_feed_cannot_write_control_tokens(lesson: Lesson) -> None:
-    assert lesson.answerer.tokenizer.eos_token_id not in lesson.answerer.encode("an <|im_end|> in the text")
+    assert lesson.real.conversation.end not in lesson.engine.encode("an <|im_end|> in the text")

@@ -13,7 +13,7 @@ from actors.config import StreamConfig
 from actors.poller import Poller
 from pipeline.errors import BrokerUnavailable, DeadLetterUnacknowledged
 from pipeline.fetched import Fetched, Gap, GapReason, Joined
-from pipeline.records import DeadLetter, Document, Partition, Reason, Record
+from pipeline.records import DeadLetter, Document, Partition, Reason, Record, Tombstone
 from tests.doubles.stream import NEWS, START_MS
 
 LOG: list[str] = []
@@ -85,13 +85,14 @@ def record(offset: int, value: bytes | None) -> Record:
 
 
 GOOD, BAD, TOMB = record(0, json.dumps({"text": "a story"}).encode()), record(1, b"{"), record(2, None)
+WORSE = record(2, b"\xff")
 
 
 def test_records_become_documents_and_dead_letters_in_order(poller: Callable[..., Poller]) -> None:
     gap, joined = Gap(partition=NEWS, first=3, end=9, reason=GapReason.ABSENT), Joined(partition=NEWS, position=0)
     polled = poller((joined, GOOD, BAD, TOMB, gap)).poll(100, 0.1)
-    assert [type(item) for item in polled.items] == [Joined, Document, DeadLetter, DeadLetter, Gap]
-    assert LOG == ["poll", "send bad_json", "send tombstone"]
+    assert [type(item) for item in polled.items] == [Joined, Document, DeadLetter, Tombstone, Gap]
+    assert LOG == ["poll", "send bad_json"]
     assert polled.positions == {"news/0": 9} and polled.heard == {NEWS}
 
 
@@ -105,14 +106,14 @@ def test_a_replica_that_does_not_own_the_lineage_sends_and_commits_nothing(polle
 
 
 def test_nothing_silent_a_batch_is_handed_over_although_its_letters_wait(poller: Callable[..., Poller]) -> None:
-    waiting = poller((BAD, GOOD), (TOMB,))
+    waiting = poller((BAD, GOOD), (WORSE,))
     Sink.refusals = 2
     assert len(waiting.poll(100, 0.1).items) == 2
     with pytest.raises(DeadLetterUnacknowledged):
         waiting.poll(100, 0.1)  # before anything new is read
     assert LOG == ["poll", "send bad_json", "flush"]
-    assert [item.reason for item in waiting.poll(100, 0.1).items if isinstance(item, DeadLetter)] == [Reason.TOMBSTONE]
-    assert LOG[3:] == ["flush", "poll", "send tombstone"]
+    assert [item.reason for item in waiting.poll(100, 0.1).items if isinstance(item, DeadLetter)] == [Reason.BAD_UTF8]
+    assert LOG[3:] == ["flush", "poll", "send bad_utf8"]
 
 
 def test_an_error_of_the_source_comes_through_and_the_next_poll_goes_on(poller: Callable[..., Poller]) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from actors.config import StreamConfig
-from actors.messages import Learnable, Phase, Question, ReplicaStatus
+from actors.messages import Filter, Learnable, Phase, Question, ReplicaStatus
 from actors.replica import Replica
 from model.errors import ModelError
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged
 from pipeline.fetched import Joined
 from pipeline.snapshots.writer import SnapshotStore
-from tests.doubles.stream import NEWS, ScriptedPoller, documents
+from tests.doubles.stream import NEWS, START_MS, ScriptedPoller, document, documents, tombstone
 
 SCRIPT: list[Learnable] = [Joined(partition=NEWS, position=0), *documents(20)]
 
@@ -64,7 +64,7 @@ def test_it_learns_saves_and_drains(stage: Stage, config_with: Callable[..., Str
     assert (status.phase, status.position, status.epoch) == (Phase.DRAINED, {"news/0": 20}, 1)
     assert sum(status.counts.values()) == 20
     manifest = SnapshotStore(config.snapshots, config.stream).load(1)
-    assert (manifest.pool_sha256, manifest.update_number) == (status.pool_sha256, status.update_number)
+    assert (manifest.memory_sha256, manifest.update_number) == (status.memory_sha256, status.update_number)
     assert stage.pollers[0].log == ["flush", "commit {'news/0': 20} test@1", "close"]
     assert replica.drain().epoch == 1  # nothing is new
 
@@ -79,8 +79,8 @@ def test_replay_exact_stopping_and_going_on_gives_the_same_as_one_run(
         replica = stage.start(parts, script=SCRIPT[: end + 1])
         wait(replica, lambda status, end=end: status.position == {"news/0": end})  # type: ignore[misc]
         last = replica.drain()
-    assert (last.pool_sha256, last.position, last.counts) == (
-        whole.drain().pool_sha256,
+    assert (last.memory_sha256, last.position, last.counts) == (
+        whole.drain().memory_sha256,
         whole.status().position,
         whole.status().counts,
     )
@@ -99,7 +99,7 @@ def test_another_replica_writes_nothing_and_names_no_sum_that_it_did_not_save(
     config = config_with(snapshots={"every_updates": 2})
     replica = stage.start(config, number=1)
     wait(replica, lambda status: status.caught_up)
-    assert (replica.drain().pool_sha256, SnapshotStore(config.snapshots, config.stream).epochs()) == (None, [])
+    assert (replica.drain().memory_sha256, SnapshotStore(config.snapshots, config.stream).epochs()) == (None, [])
 
 
 def test_questions_are_answered_at_one_version_each(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
@@ -111,6 +111,48 @@ def test_questions_are_answered_at_one_version_each(stage: Stage, config_with: C
     assert known.staleness_s is not None and answer.completion_tokens <= 5
     with pytest.raises(ValueError, match="must have 1 to 2048"):
         replica.answer(Question.of("x" * 3000))
+
+
+def test_an_answer_names_the_documents_it_was_read_from_and_a_filter_holds(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    replica = stage.start(config_with(memory={"margin": -1e6, "read_share": 1e-9}))
+    wait(replica, lambda status: status.caught_up)
+    question = Question.of("Person 7.", 2)
+    if replica._engine.kind == "tokens":
+        assert replica.answer(question).knowledge.grounded is None
+        with pytest.raises(ValueError, match="cannot be kept to some documents"):
+            replica.answer(Question.of("Who?", 2, Filter(sources=("AFP",))))
+        return
+    read = replica.answer(question).knowledge.sources
+    assert (read[0].document_id, read[0].topic, read[0].offset, len(read)) == ("news/0/7", "news", 7, 4)
+    assert 0 < read[0].score <= 1
+    for only, allowed in (
+        (Filter(exclude=("news/0/7",)), set(range(20)) - {7}),
+        (Filter(since_ms=START_MS + 15), set(range(15, 20))),
+        (Filter(until_ms=START_MS + 3), {0, 1, 2}),
+        (Filter(before_update=2), {0, 1}),
+        (Filter(sources=("AFP",)), set()),
+    ):
+        known = replica.answer(Question.of("Person 7.", 2, only)).knowledge
+        assert {source.offset for source in known.sources} <= allowed
+        assert bool(known.sources) == bool(allowed)
+
+
+def test_a_correction_and_a_deletion_change_what_is_remembered(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    script = [
+        SCRIPT[0],
+        document(0, "Ada leads.", name="a"),
+        document(1, "Bo leads.", name="b"),
+        document(2, "Cy leads.", name="a"),
+        tombstone(3, "b"),
+        tombstone(4, "unknown"),
+    ]
+    replica = stage.start(config_with(), script=script)
+    status = wait(replica, lambda status: status.position == {"news/0": 5})
+    if replica._engine.kind == "blocks":
+        assert (status.counts["applied"], status.counts["deleted"], status.counts["filtered"]) == (3, 1, 1)
+        assert (status.remembered_updates, status.remembered_documents) == (1, 1)
+    else:  # nothing can be taken out of a pool, and a tombstone is passed over
+        assert (status.counts["applied"], status.counts["deleted"], status.counts["filtered"]) == (3, 0, 2)
 
 
 def test_an_error_that_will_not_pass_ends_the_stream_and_not_the_answers(

@@ -19,9 +19,9 @@ from jobs.run import app as run
 from jobs.running import Running, _alive, _folder, find_stream
 from jobs.snapshots import app as snapshots
 from pipeline.errors import ConfigurationError
-from pipeline.snapshots.pool_image import LayerImage, PoolImage
 from pipeline.positions import StreamState
 from pipeline.records import Partition
+from pipeline.snapshots.pool_image import LayerImage, PoolImage
 from pipeline.snapshots.writer import SnapshotConfig, SnapshotContent, SnapshotStore
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from jobs.corpora.story_templates import TEMPLATES
 
 from jobs.corpora.cutting import add_line
 from jobs.corpora.edits import edit_examples
@@ -19,7 +20,6 @@ from jobs.corpora.mixture import Sources, generators, mixture
 from jobs.corpora.offices import CHIEF, HEAD, accepted_names, offices_of, parse_office, parse_since, spoken_title
 from jobs.corpora.paragraphs import paragraph_examples
 from jobs.corpora.stories import story_examples
-from jobs.corpora.story_templates import TEMPLATES
 
 FIT = Fit(count_tokens=estimate_tokens, max_tokens=80)
 COUNTRIES = (

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobs.evaluate import Case, CasesError, Examiner, Verdict, _document, read_cases, totals
-from model.conversation import Answerer
 from model.checkpoint import load_model, load_pool
+from model.conversation import Answerer
 from model.memory.tokens import MemoryPool
 from tests.doubles.tiny import tiny_checkpoint
 

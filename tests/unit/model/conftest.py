@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from model.checkpoint import load_model
-from model.memory_llm import MemoryLLM
 from model.memory.tokens import MemoryPool
+from model.memory_llm import MemoryLLM
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from model.checkpoint import fingerprint, load_model, load_pool, save_model
 from model.errors import CheckpointError
-from model.memory_llm import MemoryLLM
 from model.memory.tokens import MemoryPool
+from model.memory_llm import MemoryLLM
 from tests.doubles.reference import FIELDS, random_tensors, write_checkpoint
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint

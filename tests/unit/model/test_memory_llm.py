@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from model.checkpoint import load_model
-from model.memory_llm import AdaptedLinear, MemoryLLM
 from model.memory.tokens import MemoryPool
+from model.memory_llm import AdaptedLinear, MemoryLLM
 from model.reading.prefix_cache import PrefixCache
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from model.errors import VersionEvicted
-from model.memory_llm import MemoryLLM
 from model.memory.tokens import MemoryPool, PoolView
+from model.memory_llm import MemoryLLM
 from tests.doubles.texts import text
 
 UPDATES = 40

@@ -14,8 +14,8 @@ from torch import Tensor
 from model import turns
 from model.checkpoint import load_model
 from model.errors import UpdateFailed, VersionEvicted
-from model.memory_llm import MemoryLLM
 from model.memory.tokens import FROM_CHECKPOINT, MemoryPool, PoolLayer, PoolView, repeated
+from model.memory_llm import MemoryLLM
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 

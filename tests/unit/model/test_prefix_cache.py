@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from model import prefix_cache
-from model.memory_llm import MemoryLLM
 from model.memory.tokens import MemoryPool, PoolView, Rotated, Version
+from model.memory_llm import MemoryLLM
+from model.reading import prefix_cache
 from tests.doubles.texts import text
 
 PROMPT = text(1000, 9)

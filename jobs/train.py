@@ -171,9 +171,8 @@ def train_selector(run: Run, tutor: Tutor, sources: Sources, seed: int, steps: i
     for number in range(steps):
         loss, first, nothing = trainer.step(number, own, general)
         if (number + 1) % 25 == 0:
-            console.print(
-                f"selector step {number + 1}/{steps} loss {loss:.3f} first {first:.3f} nothing {nothing:.3f} {time.monotonic() - started:.0f} s"
-            )
+            seconds = time.monotonic() - started
+            console.print(f"selector step {number + 1}/{steps} loss {loss:.3f} first {first:.3f} nothing {nothing:.3f} {seconds:.0f} s")
             run.log(event="selector", number=number + 1, loss=round(loss, 4), first=first, nothing=nothing)
         if (number + 1) % 100 == 0 or number + 1 == steps:
             report_selector(run, held_out, own, general_held_out)

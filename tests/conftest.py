@@ -12,7 +12,7 @@ import pytest
 from actors.config import StreamConfig
 from jobs.demo.broker import EmbeddedBroker
 from tests.doubles.stream import stream_config
-from tests.doubles.tiny import tiny_checkpoint
+from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 from tests.processes import Jobs
 
 
@@ -36,8 +36,14 @@ def ray_address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """K = 16, N = 1024: after 64 updates of one document each everything is still remembered in part."""
-    return tiny_checkpoint(tmp_path_factory.mktemp("small"), K=16, blocks=64)
+    """A model of blocks, of 16 tokens each."""
+    return tiny_block_checkpoint(tmp_path_factory.mktemp("small"), K=16)
+
+
+@pytest.fixture(scope="session")
+def published_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In the published layout, with a token pool. K = 16, N = 1024: after 64 updates everything is still remembered in part."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("published"), K=16, blocks=64)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""`stories`: made-up news items and articles from templates (`texts/templates_*.jsonl`), names, places and amounts drawn anew each time.
+"""`stories`: made-up news from templates (`texts/templates_*.jsonl`), names, places and amounts drawn anew each time.
 
-A template is `{title, text, asked: {slot: [question, ...]}, choices: {slot: [phrase, ...]}}`: `{person}` is a slot (`story_words.SLOTS`, or one
-of the template's own choices), `{person2}` another value of the same kind, `[said|announced]` a choice of words.
+A template is `{title, text, asked: {slot: [question, ...]}, choices: {slot: [phrase, ...]}}`: `{person}` is a slot
+(`story_words.SLOTS`, or one of the template's own choices), `{person2}` another value of the same kind, `[said|announced]` a
+choice of words.
 """
 
 from __future__ import annotations

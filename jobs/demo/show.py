@@ -55,9 +55,8 @@ def show(console: Console, cases: Sequence[Case], result: dict[str, Any], config
     console.print(f"restored answers and sources equal to those at the end: {equal} of {count}")
     console.print(f"freshness, published to answerable: median {waits[count // 2]:.2f} s, longest {waits[-1]:.2f} s\n")
     _show_changes(console, result)
-    console.print(
-        f"{result['documents']} documents are {result['blocks']} blocks of memory; {result['seconds']:.0f} s in all; everything is in {out}\n"
-    )
+    counts = f"{result['documents']} documents are {result['blocks']} blocks of memory"
+    console.print(f"{counts}; {result['seconds']:.0f} s in all; everything is in {out}\n")
     _show_next(console, config)
 
 

@@ -116,12 +116,16 @@ class SelectorTrainer:
         right = torch.zeros(len(asked) + len(alone), len(blocks) + 1, dtype=torch.bool)
         hidden = torch.zeros_like(right)
         subjects: dict[str, list[int]] = {}
+        answering: dict[tuple[int, ...], list[int]] = {}
         for column, (place, _) in enumerate(owner):
             subjects.setdefault(documents[place].lesson.subject, []).append(column)
+            for each in documents[place].lesson.queries:
+                answering.setdefault(each.prompt, []).append(column)
         for row, (place, query) in enumerate(asked):
             lesson = documents[place].lesson
             told = lesson.queries[query].chunks
-            same = subjects[lesson.subject]
+            # Documents that answer the same question are no wrong blocks for each other.
+            same = sorted({*subjects[lesson.subject], *answering[lesson.queries[query].prompt]})
             answers = [column for column in same if owner[column][0] == place and owner[column][1] in told]
             missing = not answers or self.rng.random() < config.left_out
             if missing:
@@ -169,7 +173,12 @@ def ranks(
         told = [column[place, chunk] for chunk in lesson.queries[query].chunks]
         if told:
             best = total[row, told].max()
-            found.setdefault(lesson.kind, []).append((int((total[row] > best).sum()), float(total[row].max() - null[row])))
+            asks_the_same = {
+                other for other, query_ in asked if studied[other].lesson.queries[query_].prompt == lesson.queries[query].prompt
+            }
+            others = [number for number, (other, _) in enumerate(owner) if other in asks_the_same and other != place]
+            better = int((total[row] > best).sum()) - int((total[row, others] > best).sum())
+            found.setdefault(lesson.kind, []).append((better, float(total[row].max() - null[row])))
     return found
 
 

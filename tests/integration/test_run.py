@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,10 +31,10 @@ def test_until_caught_up_learns_all_there_is_saves_it_and_exits(jobs: Jobs, stre
     first = jobs.drain(config)
     assert sum(first["position"].values()) == sum(first["counts"].values()) == first["counts"]["applied"] == 30
     manifest = SnapshotReader(config.snapshots.root, config.stream).load(first["epoch"])
-    assert (manifest.pool_sha256, manifest.positions) == (first["pool_sha256"], first["position"])
+    assert (manifest.memory_sha256, manifest.positions) == (first["memory_sha256"], first["position"])
 
     again = jobs.drain(config)
-    same = ("epoch", "position", "counts", "update_number", "pool_sha256")
+    same = ("epoch", "position", "counts", "update_number", "memory_sha256")
     assert {key: again[key] for key in same} == {key: first[key] for key in same}  # nothing is new
 
     publish(config, 30, 5)
@@ -55,7 +56,6 @@ BAD: dict[str, bytes | None] = {
     "wrong_type": b'["a list"]',
     "missing_field": b'{"title": "no text"}',
     "empty_text": b'{"text": " \\n\\t "}',
-    "tombstone": None,
     "too_large": b'{"text": "' + b"x" * 3000 + b'"}',
     "bad_timestamp": b'{"text": "From tomorrow.", "time": "2999-01-01T00:00:00Z"}',
 }
@@ -64,10 +64,11 @@ BAD: dict[str, bytes | None] = {
 def test_nothing_silent_good_records_are_learned_among_bad_ones(jobs: Jobs, stream: Callable[..., StreamConfig]) -> None:
     config = stream(decode={"max_bytes": 2048})
     topic = config.kafka.topics[0]
-    mixed = [*zip(GOOD, GOOD.values(), strict=True)]
+    mixed: list[tuple[str, bytes | None]] = [*zip(GOOD, GOOD.values(), strict=True)]
     for place, (name, value) in enumerate(BAD.items()):
-        mixed.insert(1 + place * 3 // 2, (name, value))  # type: ignore[arg-type]
+        mixed.insert(1 + place * 3 // 2, (name, value))
     mixed.append(("duplicate", b'{"id": "other", "text": "Person one."}'))
+    mixed.append(("tombstone", None))  # of nothing that is known
     ensure_topic(config.kafka, topic)
     producer = new_producer(config.kafka)
     for name, value in mixed:
@@ -75,7 +76,7 @@ def test_nothing_silent_good_records_are_learned_among_bad_ones(jobs: Jobs, stre
     close_producer(producer, 5)
 
     done = jobs.drain(config)
-    assert done["counts"] == {"applied": len(GOOD), "duplicate": 1, "filtered": 0, "dead_letter": len(BAD), "gap": 0}
+    assert done["counts"] == {"applied": len(GOOD), "deleted": 0, "duplicate": 1, "filtered": 1, "dead_letter": len(BAD), "gap": 0}
     assert done["position"] == {f"{topic}/0": len(mixed)}
     ledger = SnapshotReader(config.snapshots.root, config.stream)
     assert [row.document_id for row in ledger.read_ledger(ledger.load(done["epoch"]))] == list(GOOD)
@@ -114,6 +115,51 @@ def test_publish_status_and_ask_as_commands(jobs: Jobs, stream: Callable[..., St
     running.signal(signal.SIGINT)
     done = running.result()
     assert (done["counts"]["applied"], done["epoch"]) == (1, 1)
+
+
+def test_published_checkpoints_run_dense_end_to_end(jobs: Jobs, stream: Callable[..., StreamConfig], published_model: Path) -> None:
+    config = stream(model={"name": str(published_model)})
+    publish(config, 0, 12)
+    first = jobs.drain(config)
+    assert first["counts"]["applied"] == 12
+    manifest = SnapshotReader(config.snapshots.root, config.stream).load(first["epoch"])
+    assert (manifest.memory.kind, manifest.memory_sha256) == ("tokens", first["memory_sha256"])
+    running = jobs.run(config)
+    eventually(lambda: "caught up" in running.errors(), "it was restored")
+    asked = json.loads(jobs.start("ask", "Who is it?", "--stream", config.stream, "--json", "--max-new-tokens", "4").end())
+    assert (asked["knowledge"]["applied"], asked["knowledge"]["grounded"], asked["knowledge"]["sources"]) == (12, None, [])
+    running.signal(signal.SIGINT)
+    assert running.result()["memory_sha256"] == first["memory_sha256"]
+
+
+def test_documents_are_corrected_and_deleted_live_and_answers_cite_them(jobs: Jobs, stream: Callable[..., StreamConfig]) -> None:
+    config = stream(memory={"margin": -1e6})
+    where = ("--config", str(jobs.config_file(config)), "--json")
+    topic = config.kafka.topics[0]
+
+    def send(*what: str) -> None:
+        jobs.start("publish", *what, *where).end()
+
+    def cited() -> list[tuple[str, str | None, int]]:
+        asked = json.loads(jobs.start("ask", "Ada leads.", "--stream", config.stream, "--json", "--max-new-tokens", "2").end())
+        return [(each["document_id"], each["link"], each["offset"]) for each in asked["knowledge"]["sources"]]
+
+    def passed(count: int) -> None:
+        eventually(lambda: jobs.status(config)[0]["position"] == {f"{topic}/0": count}, f"{count} records were passed")
+
+    send("--text", "Ada leads.", "--id", "a", "--link", "https://example.org/a")
+    running = jobs.run(config)
+    eventually(lambda: "caught up" in running.errors(), "it caught up")
+    assert cited() == [("a", "https://example.org/a", 0)]
+    send("--text", "Ada leads no more.", "--id", "a")
+    passed(2)
+    assert cited() == [("a", None, 1)]
+    send("--delete", "a")
+    passed(3)
+    assert cited() == []
+    running.signal(signal.SIGINT)
+    done = running.result()
+    assert {name: count for name, count in done["counts"].items() if count} == {"applied": 2, "deleted": 1}
 
 
 def test_a_replica_that_cannot_go_on_ends_the_job_with_its_message(jobs: Jobs, stream: Callable[..., StreamConfig]) -> None:

@@ -32,7 +32,8 @@ class Flaky:
     """Runs out of memory at the documents that it is told; otherwise the engine itself."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.fails_at, self.tried = engine, (), 0  # type: ignore[var-annotated]
+        self._engine, self.tried = engine, 0
+        self.fails_at: tuple[int, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

@@ -100,7 +100,7 @@ def test_dead_letters_are_acknowledged_before_the_position_and_the_commit_comes_
 
 def test_another_model_is_refused(config: StreamConfig, saved: Brain, tmp_path: Path) -> None:
     same = tiny_block_checkpoint if saved.engine.kind == "blocks" else tiny_checkpoint
-    other = same(tmp_path / "other", K=16, seed=1)  # type: ignore[operator]
+    other = same(tmp_path / "other", K=16, seed=1)
     with pytest.raises(SnapshotMismatch, match="was written by model"):
         Brain(config, other)
 

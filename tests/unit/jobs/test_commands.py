@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from actors.messages import Knowledge, Phase, ReplicaStatus
-from jobs.ask import known
+from actors.messages import Knowledge, Phase, ReplicaStatus, Source
+from jobs.ask import cited, known
 from jobs.command import start
-from jobs.progress import lag, status_line
+from jobs.progress import cut_off, lag, status_line
 from jobs.publish import app as publish
 from jobs.run import app as run
 from jobs.running import Running, _alive, _folder, find_stream
@@ -49,6 +51,7 @@ def test_a_wrong_call_exits_2() -> None:
     assert exit_code(run, "--bogus") == 2
     assert exit_code(publish, "--text", "a", "--topic", "x") == 1  # which broker?
     assert exit_code(publish) == 2
+    assert exit_code(publish, "--text", "a", "--delete", "b") == 2
     assert exit_code(snapshots, "list") == 2
 
 
@@ -92,6 +95,31 @@ def test_what_an_answer_was_given_from_in_one_line() -> None:
     assert known(knowledge) == "news, replica 1, version 7, news/0@41, newest document of 30 Dec 2025 08:00 UTC, never caught up yet"
 
 
+def test_what_an_answer_was_read_from_is_a_line_for_each_document() -> None:
+    source = Source(
+        document_id="a",
+        title="Elec\x1b[2Jtions",
+        source="AFP",
+        link="https://example.org/a",
+        published_at_ms=1_767_081_600_000,
+        topic="news",
+        partition=0,
+        offset=7,
+        score=0.934,
+    )
+    nothing: dict[str, Any] = {"watermark_ms": None, "complete_up_to_ms": None, "staleness_s": None, "position": {}}
+    read = Knowledge(stream="news", replica=0, version=1, update_number=1, applied=1, grounded=True, sources=(source,), **nothing)
+    assert cited(read) == ["  read from: Elec [2Jtions | AFP | 30 Dec 2025 08:00 UTC | https://example.org/a | news/0@7 (0.93)"]
+    assert "base model" in cited(replace(read, grounded=False, sources=()))[0]
+    assert cited(replace(read, grounded=None, sources=())) == []
+
+
+def test_what_was_cut_off_is_shown() -> None:
+    cut = ReplicaStatus(replica=0, phase=Phase.RUNNING, documents_cut=2, tokens_left_out=900)
+    assert cut_off(cut) == "2 documents were too long and lost 900 tokens at their end (chunks.max_blocks)"
+    assert cut_off(replace(cut, documents_cut=0)) is None
+
+
 def test_of_several_streams_one_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -125,7 +153,7 @@ def content() -> SnapshotContent:
     memory = np.zeros((4, 2), dtype=np.float32)
     layer = LayerImage(slots=np.arange(4, dtype=np.int32), updates=np.zeros(4, dtype=np.int64), memory=memory)
     return SnapshotContent(
-        pool=PoolImage(layers=[layer], num_layers=1, num_tokens=4, update_tokens=2, hidden_size=2, dtype="float32"),
+        memory=PoolImage(layers=[layer], num_layers=1, num_tokens=4, update_tokens=2, hidden_size=2, dtype="float32"),
         state=StreamState.beginning({Partition("news", 0): 0}),
         fingerprint="tiny",
         seed=0,

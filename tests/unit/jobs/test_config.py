@@ -60,7 +60,7 @@ def test_a_list_of_one_may_be_written_as_it_is() -> None:
         ("kafka.topic=news", "kafka.topic: there is no such key; did you mean kafka.topics?"),
         ("stram=news", "stram: there is no such key; did you mean stream?"),
         ("every_updates=3", "every_updates: there is no such key; did you mean snapshots.every_updates?"),
-        ("decode.fields.zzz=3", "decode.fields.zzz: there is no such key; known here: text, title, source, id, time"),
+        ("decode.fields.zzz=3", "decode.fields.zzz: there is no such key; known here: text, title, source, id, link, time"),
         ("replicas.count=0", "replicas.count: input should be greater than or equal to 1; Replicas of this stream"),
         ("replicas.device=tpu", "replicas.device: input should be 'auto', 'cpu' or 'cuda'"),
         ("admission.max_chars=0", "admission.max_chars: "),

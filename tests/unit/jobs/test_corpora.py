@@ -8,18 +8,19 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from jobs.corpora.story_templates import TEMPLATES
 
 from jobs.corpora.cutting import add_line
 from jobs.corpora.edits import edit_examples
 from jobs.corpora.entries import Entry, parse_entry, plain, sentences, without_notes
 from jobs.corpora.examples import Example, Fit, Split, estimate_tokens, header_line, split_of
 from jobs.corpora.fields import field_examples
+from jobs.corpora.general import general_questions
 from jobs.corpora.leaders import leader_examples
 from jobs.corpora.mixture import Sources, generators, mixture
 from jobs.corpora.offices import CHIEF, HEAD, accepted_names, offices_of, parse_office, parse_since, spoken_title
 from jobs.corpora.paragraphs import paragraph_examples
-from jobs.corpora.stories import story_examples
+from jobs.corpora.stories import story_examples, templates
+from jobs.corpora.wiki import wiki_examples
 
 FIT = Fit(count_tokens=estimate_tokens, max_tokens=80)
 COUNTRIES = (
@@ -83,7 +84,7 @@ Made = Callable[[int, Split], Iterator[Example]]
 KINDS: dict[str, Made] = {
     "leaders": lambda seed, split: leader_examples(ENTRIES, FIT, seed, split),
     "fields": lambda seed, split: field_examples(ENTRIES, FIT, seed, split),
-    "stories": lambda seed, split: story_examples(FIT, seed, split),
+    "stories": lambda seed, split: story_examples(seed, split),
     "paragraphs": lambda seed, split: paragraph_examples(PARAGRAPHS, FIT, seed, split),
     "edits": lambda seed, split: edit_examples(EDITS, FIT, seed, split),
 }
@@ -92,7 +93,7 @@ KINDS: dict[str, Made] = {
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_an_example_fits_one_chunk_and_answers_its_own_questions(kind: str) -> None:
     for example in islice(KINDS[kind](1, Split.TRAIN), 150):
-        assert example.kind == kind and FIT(example.text, example.header)
+        assert example.kind == kind and (kind == "stories" or FIT(example.text, example.header))
         assert example.questions
         for question, answers in example.questions:
             assert answers[0] in example.text and "{" not in question
@@ -112,8 +113,8 @@ def test_held_out_countries_and_articles_are_never_trained_on(kind: str) -> None
 
 def test_held_out_templates_tell_other_news() -> None:
     asked = {split: {example.questions[0][0].split()[0] for example in islice(KINDS["stories"](1, split), 100)} for split in Split}
-    parts = {split: [t for t in TEMPLATES if split_of(f"template/{t.title}") is split] for split in Split}
-    assert len(TEMPLATES) >= 60 and len({template.title for template in TEMPLATES}) == len(TEMPLATES)
+    parts = {split: [t for t in templates() if split_of(f"template/{t.title}") is split] for split in Split}
+    assert len(templates()) >= 60 and len({template.title for template in templates()}) == len(templates())
     assert len(parts[Split.HELD_OUT]) >= 5 and all(asked.values())
 
 
@@ -138,15 +139,36 @@ def test_a_paragraph_is_asked_only_what_its_window_tells() -> None:
         assert all("railways" not in question for question, _ in example.questions)
 
 
-def test_the_mixture_keeps_to_its_weights(tmp_path: Path) -> None:
+def test_a_revised_story_comes_after_the_one_that_it_contradicts() -> None:
+    told = list(islice(story_examples(3, Split.TRAIN), 400))
+    pairs = [(one, other) for one, other in zip(told, told[1:], strict=False) if one.subject == other.subject]
+    assert len(pairs) > 20
+    assert any(dict(one.questions) != dict(other.questions) for one, other in pairs)
+
+
+def test_summaries_are_asked_what_their_own_sentences_say() -> None:
+    text = "Orla Quist (4 May 1901 – 1970) was a Danish painter of harbours. She was born in Aarhus and known for her pale light at sea."
+    summaries = [{"title": f"Orla Quist {number}", "extract": text} for number in range(20)]
+    asked = {question: answers[0] for example in islice(wiki_examples(summaries, 1), 60) for question, answers in example.questions}
+    assert all(answer in text for answer in asked.values())
+    assert {"a Danish painter of harbours", "4 May 1901"} <= set(asked.values())
+
+
+def test_general_questions_have_no_blanks_and_their_parts_are_apart() -> None:
+    train, held_out = (set(general_questions(split)) for split in Split)
+    assert len(train) > 200 and len(held_out) > 40
+    assert not any("{" in question for question in train | held_out)
+
+
+def test_the_mixture_keeps_to_its_weights_and_leaves_out_what_has_nothing(tmp_path: Path) -> None:
     (tmp_path / "paragraphs.jsonl").write_text("\n".join(map(json.dumps, PARAGRAPHS)))
     (tmp_path / "edits.jsonl").write_text("\n".join(map(json.dumps, EDITS)))
     sources = Sources(paragraphs=tmp_path / "paragraphs.jsonl", edits=(tmp_path / "edits.jsonl",))
     drawn = list(islice(mixture(generators(sources, FIT, 1), 1, {"stories": 3, "edits": 1, "leaders": 9}), 400))
     share = sum(example.kind == "stories" for example in drawn) / 400
     assert {example.kind for example in drawn} == {"stories", "edits"} and 0.65 < share < 0.85
-    with pytest.raises(ValueError, match="weight"):
-        next(mixture(generators(sources, FIT, 1), 1, {"leaders": 1}))
+    assert list(mixture(generators(sources, FIT, 1), 1, {"leaders": 1})) == []
+    assert {example.kind for example in islice(mixture(generators(sources, FIT, 1), 1), 400)} >= {"squad", "paragraphs", "stories", "edits"}
 
 
 def test_an_entry_is_read_without_its_markup() -> None:

@@ -1,87 +1,106 @@
-"""`python -m jobs.evaluate`: every case starts from the same full pool."""
+"""`python -m jobs.evaluate`: one stream of cases and others, asked at its end; what is right, from where, and at what age."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs.evaluate import Case, CasesError, Examiner, Verdict, _document, read_cases, totals
-from model.checkpoint import load_model, load_pool
-from model.conversation import Answerer
-from model.memory.tokens import MemoryPool
-from tests.doubles.tiny import tiny_checkpoint
+from jobs.evaluate import Case, CasesError, case_documents, examine_each, examine_together, mixed, read_cases, verdict
+from jobs.evaluation.pictures import accuracy_by_age
+from jobs.evaluation.rag import Rag
+from jobs.evaluation.students import EngineStudent, Reply, document_of
+from jobs.evaluation.totals import totals
+from model.block_engine import ReadingConfig
+from model.loading import EngineOptions, load_engine
+from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 
-CASE = Case(
-    documents=("The mayor of Zarnok is Ada Quill.", "Zarnok lies by the sea."), question="Who is the mayor?", answers=("Ada Quill",)
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("evaluated"), K=32, blocks=4)
-
-
-@pytest.fixture
-def examiner(folder: Path) -> Callable[[int], Examiner]:
-    """With its pool filled; the argument: how many unrelated documents come after each case."""
-
-    def examiner(after: int) -> Examiner:
-        model = load_model(folder)
-        unrelated = [_document(f"Story {number} tells of something else.", title="Tale", source="Paper") for number in range(7)]
-        made = Examiner(MemoryPool(model, seed=0, spare_blocks=5), Answerer.of(model, folder), unrelated, after)
-        made.fill()
-        return made
-
-    return examiner
+CASES = [
+    Case(documents=("Ada rules Zarnok.", "Zarnok lies far."), question="Ada rules Zarnok.", answers=("Ada",)),
+    Case(documents=("Bo mends clocks.",), question="Bo mends clocks.", answers=("clocks",)),
+    Case(documents=(), question="9876543210?", answers=()),
+]
+OTHERS = [document_of(f"Tale {number} is told.", f"unrelated/{number}") for number in range(6)]
 
 
-def sha256(pool: MemoryPool) -> str:
-    with pool.hold() as version:
-        layers = [(layer.slots_N.tobytes(), layer.memory_ND.numpy().tobytes()) for layer in pool.layers(version)]
-    return hashlib.sha256(b"".join(part for layer in layers for part in layer)).hexdigest()
+@pytest.fixture(scope="module", params=["blocks", "tokens"])
+def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], EngineStudent]:
+    folder = tmp_path_factory.mktemp("evaluated")
+    made = tiny_block_checkpoint(folder, K=32) if request.param == "blocks" else tiny_checkpoint(folder, K=32, blocks=4)
+    options = EngineOptions(blocks=64, reading=ReadingConfig(share=1e-9))
+    return lambda: EngineStudent(load_engine(made, "cpu", "float32", options), dense=False)
 
 
-def test_the_pool_is_filled_several_times_over(examiner: Callable[[int], Examiner]) -> None:
-    pool = examiner(0).pool
-    assert pool.num_tokens == 128 and pool.update_number >= 16 and pool.published is pool.head
+def test_cases_stand_in_the_files_order_and_the_others_are_spread_evenly() -> None:
+    stream = mixed(CASES, OTHERS)
+    assert [lesson.cases for lesson in stream] == [(0,), (), (), (0,), (), (), (1,), (), ()]
+    assert case_documents(stream) == {0: ("case/0", "case/1"), 1: ("case/2",)}
+    assert [lesson.cases for lesson in mixed(CASES, [])] == [(0,), (0,), (1,)]
+    assert [lesson.cases for lesson in mixed([CASES[1], CASES[1]], OTHERS[:1])] == [(0, 1), ()]
+    assert [lesson.cases for lesson in mixed(CASES[2:], OTHERS[:2])] == [(), ()]
 
 
-def test_each_case_starts_from_the_same_full_pool(examiner: Callable[[int], Examiner]) -> None:
-    room = examiner(2)
-    full = sha256(room.pool), room.pool.update_number
-    first, other, again = (room.examine(case) for case in (CASE, Case(documents=("x" * 200,), question="?", answers=("y",)), CASE))
-    assert first == again and (sha256(room.pool), room.pool.update_number) == full
-    assert other.before != other.after
+def test_together_everything_is_asked_once_at_the_end_with_its_age(student: Callable[[], EngineStudent]) -> None:
+    taking = student()
+    found = examine_together(taking, CASES, mixed(CASES, OTHERS))
+    assert [each.age for each in found] == [5, 2, None]
+    if taking.engine.kind == "blocks":
+        assert [each.source_rank for each in found[:2]] == [1, 1]
+        assert [each.source_correct for each in found] == [True, True, None]
+        assert (found[2].grounded, found[2].correct) == (False, True)
+    else:
+        assert {each.grounded for each in found} == {None} and {each.source_rank for each in found} == {None}
+    assert totals(found, taking)["n"] == 3
 
 
-def test_a_case_takes_its_documents_updates_and_one_for_each_unrelated_document(examiner: Callable[[int], Examiner]) -> None:
-    alone, followed = (examiner(after).examine(CASE) for after in (0, 3))
-    # A byte is a token, and no document may take more than a quarter of four blocks; a tale is cut like any other.
-    assert alone.updates == 2 and followed.updates == 5
-    assert alone.before == followed.before and alone.after != followed.after
+def test_each_case_alone_is_taken_back_before_the_next(student: Callable[[], EngineStudent]) -> None:
+    taking = student()
+    stream = mixed([CASES[1], CASES[1]], OTHERS)
+    first, again = examine_each(taking, [CASES[1], CASES[1]], stream)
+    if taking.engine.kind == "blocks":
+        assert first.answer == again.answer and first.source_rank == 1
+        assert taking.engine.remembered == len(OTHERS)
 
 
-def test_more_updates_than_the_pool_holds_are_possible(examiner: Callable[[int], Examiner]) -> None:
-    assert examiner(20).examine(CASE).updates > 20
+def test_a_case_without_documents_is_right_where_nothing_was_read_or_the_answer_says_so() -> None:
+    def right(grounded: bool | None, text: str) -> bool:
+        return verdict(CASES[2], Reply(text=text, sources=(), grounded=grounded, prompt_tokens=1, seconds=0.1), (), None).correct
+
+    assert [right(False, "42"), right(True, "42"), right(True, "I don't know."), right(None, "42")] == [True, False, True, False]
 
 
-def test_what_a_document_may_not_take_is_counted(examiner: Callable[[int], Examiner]) -> None:
-    long = Case(documents=("word " * 100,), question="?", answers=("y",))
-    assert examiner(0).examine(long).tokens_left_out > 0
+def test_totals_by_age_are_quarters(student: Callable[[], EngineStudent]) -> None:
+    def made(age: int, good: bool) -> object:
+        case = Case(documents=("x",), question="?", answers=("y",))
+        return verdict(case, Reply(text="y" if good else "n", sources=("x",), grounded=True, prompt_tokens=3, seconds=1.0), ("x",), age)
+
+    found = totals([made(age, age < 20) for age in (3, 7, 10, 19, 20, 30, 40, 50)], student())  # type: ignore[misc]
+    assert found["by_age"] == [
+        {"from": 3, "to": 7, "n": 2, "accuracy": 1.0},
+        {"from": 10, "to": 19, "n": 2, "accuracy": 1.0},
+        {"from": 20, "to": 30, "n": 2, "accuracy": 0.0},
+        {"from": 40, "to": 50, "n": 2, "accuracy": 0.0},
+    ]
+    assert (found["accuracy"], found["source_accuracy"], found["grounded"], found["prompt_tokens"]) == (0.5, 1.0, 1.0, 3.0)
+    assert found["unread"] == {"n": 0, "grounded": None}
 
 
-def test_right_answers_are_counted_before_and_after() -> None:
-    def verdict(before: bool, after: bool) -> Verdict:
-        return Verdict(
-            question="?", answers=("y",), before="", after="", before_correct=before, correct=after, updates=1, tokens_left_out=0
-        )
+def test_rag_puts_the_best_passages_into_the_prompt_of_the_untouched_base(tmp_path: Path) -> None:
+    rag = Rag(tiny_block_checkpoint(tmp_path, K=32), "cpu", most=2)
+    assert rag.ask("Who?").sources == ()
+    found = examine_together(rag, CASES, mixed(CASES, OTHERS))
+    assert [each.source_rank for each in found[:2]] == [1, 1]
+    assert found[0].prompt_tokens > 2 * len(CASES[0].question)
+    rag.forget(["case/2"])
+    assert "case/2" not in rag.ask("Bo mends clocks.").sources
 
-    found = totals([verdict(False, True), verdict(False, True), verdict(True, False), verdict(False, False)])
-    assert found == {"n": 4, "before_correct": 1, "correct": 2, "accuracy_before": 0.25, "accuracy_after": 0.5}
+
+def test_a_picture_is_drawn(student: Callable[[], EngineStudent], tmp_path: Path) -> None:
+    found = examine_together(student(), CASES, mixed(CASES, OTHERS))
+    accuracy_by_age(found, tmp_path / "a" / "age.png", {"among": 6})
+    assert (tmp_path / "a" / "age.png").read_bytes().startswith(b"\x89PNG")
 
 
 # ---------------------------------------------------------------------- the file
@@ -100,12 +119,12 @@ def test_cases_are_read_line_by_line(tmp_path: Path) -> None:
     [
         ("{", "line 2: Invalid JSON"),
         ("[]", "line 2: "),
-        ('{"documents": ["a"], "question": "?"}', "line 2: answers: Field required"),
+        ('{"documents": ["a"], "question": "?"}', "line 2: answers: none"),
+        ('{"documents": ["a"], "answers": ["b"]}', "line 2: question: Field required"),
         (json.dumps(GOOD | {"answers": []}), "line 2: answers: none"),
         (json.dumps(GOOD | {"answers": ["the", "!"]}), "line 2: answers: none"),
         (json.dumps(GOOD | {"answers": "Ada"}), "line 2: answers"),
         (json.dumps(GOOD | {"answers": [7]}), "line 2: answers.0"),
-        (json.dumps(GOOD | {"documents": []}), "line 2: documents: there is none"),
         (json.dumps(GOOD | {"documents": ["  "]}), "line 2: documents.0"),
         (json.dumps(GOOD | {"question": ""}), "line 2: question"),
     ],
@@ -124,14 +143,3 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> Non
             (tmp_path / name).write_bytes(content)
         with pytest.raises(CasesError, match=says):
             read_cases(tmp_path / name)
-
-
-def test_a_checkpoint_that_brings_its_own_memory_is_filled_like_any_other(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path, K=32, blocks=4, initialized=True)
-    model = load_model(folder)
-    pool = MemoryPool(model, seed=0, spare_blocks=3)
-    load_pool(folder, model, pool)
-    unrelated = [_document(f"Story {number} tells of something else.", title="Tale", source="Paper") for number in range(7)]
-    room = Examiner(pool, Answerer.of(model, folder), unrelated, 0)
-    room.fill()
-    assert pool.published is pool.head and room.examine(CASE).updates == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_a_checkpoint_comes_back_and_says_what_it_lacks(model: BlockLLM, tmp_pat
         back.reader[0].mlp.up_proj.lora_B += 1  # type: ignore[union-attr, operator]
     assert memory_fingerprint(back) == memory_fingerprint(model), "a reader trained anew reads what was remembered before"
     with torch.no_grad():
-        back.selector.key += 1
+        back.selector.key.add_(1)
     assert memory_fingerprint(back) != memory_fingerprint(model)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"reading_layer": 2', '"reading_layer": 1'))
@@ -129,7 +130,8 @@ def test_a_commit_tells_what_it_wrote_and_what_left(engine: BlockEngine) -> None
 def test_a_chunk_that_cannot_be_written_changes_nothing(engine: BlockEngine) -> None:
     learn(engine, TEXTS[:2])
     before = engine.memory.digest()
-    for chunks in ([[]], [engine.encode("fine"), [1] * 25]):
+    wrong: list[list[list[int]]] = [[[]], [engine.encode("fine"), [1] * 25]]
+    for chunks in wrong:
         with pytest.raises(UpdateFailed, match="a block takes 1 to 24"):
             engine.prepare(chunks)
     assert (engine.memory.digest(), engine.update_number) == (before, 2)
@@ -219,10 +221,11 @@ def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEng
     states = torch.from_numpy(place.home.states(place.row).copy()).view(torch.bfloat16).float()
     hidden = model.trunk(torch.tensor([prompt.tokens]))
     length, memory = hidden.shape[1], states.shape[1]
-    for index, layer in enumerate(model.reader):
+    layers: list[Any] = list(model.reader)
+    for index, layer in enumerate(layers):
         attention = layer.self_attn
         rows = torch.cat((states[index][None], hidden), dim=1)
-        normed = layer.input_layernorm(rows)  # type: ignore[operator]
+        normed = layer.input_layernorm(rows)
         positions = torch.arange(-memory, length)[None]
         cos, sin = model.rotary(positions)
         split = (1, memory + length, -1, attention.head_dim)
@@ -231,14 +234,14 @@ def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEng
             half = x.shape[-1] // 2
             return x * cos[:, None] + torch.cat((-x[..., half:], x[..., :half]), -1) * sin[:, None]
 
-        query = turned(attention.q_proj(normed).view(split).transpose(1, 2))[:, :, memory:]  # type: ignore[operator, union-attr, arg-type]
-        key = turned(attention.k_proj(normed).view(split).transpose(1, 2)).repeat_interleave(2, 1)  # type: ignore[operator, union-attr, arg-type]
-        value = attention.v_proj(normed).view(split).transpose(1, 2).repeat_interleave(2, 1)  # type: ignore[operator, union-attr, arg-type]
+        query = turned(attention.q_proj(normed).view(split).transpose(1, 2))[:, :, memory:]
+        key = turned(attention.k_proj(normed).view(split).transpose(1, 2)).repeat_interleave(2, 1)
+        value = attention.v_proj(normed).view(split).transpose(1, 2).repeat_interleave(2, 1)
         seen = torch.ones(length, memory + length, dtype=torch.bool).tril(memory)
-        weights = (query @ key.transpose(2, 3) * attention.scaling).masked_fill(~seen, -torch.inf).softmax(-1)  # type: ignore[operator]
-        mixed = attention.o_proj((weights @ value).transpose(1, 2).flatten(2))  # type: ignore[operator, union-attr]
+        weights = (query @ key.transpose(2, 3) * attention.scaling).masked_fill(~seen, -torch.inf).softmax(-1)
+        mixed = attention.o_proj((weights @ value).transpose(1, 2).flatten(2))
         hidden = hidden + mixed
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))  # type: ignore[operator]
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     assert torch.allclose(model.logits(hidden), ours, atol=1e-4)
     assert running.tokens == [int(model.logits(hidden)[0, -1].argmax())]
 

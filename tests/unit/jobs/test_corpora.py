@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -141,7 +141,7 @@ def test_a_paragraph_is_asked_only_what_its_window_tells() -> None:
 
 def test_a_revised_story_comes_after_the_one_that_it_contradicts() -> None:
     told = list(islice(story_examples(3, Split.TRAIN), 400))
-    pairs = [(one, other) for one, other in zip(told, told[1:], strict=False) if one.subject == other.subject]
+    pairs = [(one, other) for one, other in pairwise(told) if one.subject == other.subject]
     assert len(pairs) > 20
     assert any(dict(one.questions) != dict(other.questions) for one, other in pairs)
 

@@ -1,7 +1,5 @@
-"""`articles`: documents with their questions from files of JSON lines, `{title, source, text, questions: [{question, answers}]}`.
-
-Those beside this module (`texts/`) are invented news and encyclopaedia articles, written for this project. SQuAD's paragraphs have the
-same shape and are read where a file of them is given.
+"""`squad`: whole paragraphs with their questions from files of JSON lines, `{title, text, questions: [{question, answers}]}`, as SQuAD has
+them; read where such a file is given.
 """
 
 from __future__ import annotations
@@ -14,16 +12,10 @@ from typing import Any
 
 from jobs.corpora.examples import Example, Question, Split, day_ms, split_of
 
-TEXTS = Path(__file__).parent / "texts"
-
 
 def read_articles(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
     """All documents of some files."""
     return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def own_articles() -> list[Path]:
-    return sorted([*TEXTS.glob("news_*.jsonl"), *TEXTS.glob("encyclopaedia_*.jsonl")])
 
 
 def article_examples(articles: Sequence[Mapping[str, Any]], kind: str, seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
@@ -42,7 +34,7 @@ def article_example(article: Mapping[str, Any], kind: str, rng: random.Random) -
     return Example(
         kind=kind,
         title=title if rng.random() < 0.6 else None,
-        source=article.get("source") if rng.random() < 0.6 else None,
+        source=None,
         date_ms=date_ms,
         text=article["text"].strip(),
         questions=asked,

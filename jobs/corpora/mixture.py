@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.corpora.articles import article_examples, own_articles, read_articles
+from jobs.corpora.articles import article_examples, read_articles
 from jobs.corpora.edits import edit_examples, read_edits
 from jobs.corpora.entries import Entry, entries_in_tarball
 from jobs.corpora.examples import Example, Fit, Split
@@ -18,25 +18,21 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.26,
-    "articles": 0.14,
-    "paragraphs": 0.16,
-    "squad": 0.18,
-    "wiki": 0.12,
-    "leaders": 0.06,
-    "fields": 0.04,
+    "stories": 0.27,
+    "paragraphs": 0.17,
+    "squad": 0.20,
+    "wiki": 0.11,
+    "leaders": 0.14,
+    "fields": 0.06,
     "edits": 0.05,
 }
-
-
 FINDING_WEIGHTS: Mapping[str, float] = {
-    "stories": 0.22,
-    "articles": 0.10,
-    "paragraphs": 0.08,
-    "squad": 0.20,
-    "wiki": 0.15,
-    "leaders": 0.12,
-    "fields": 0.12,
+    "stories": 0.25,
+    "paragraphs": 0.09,
+    "squad": 0.22,
+    "wiki": 0.17,
+    "leaders": 0.13,
+    "fields": 0.13,
     "edits": 0.06,
 }
 """For the selector: more of what looks alike and is about something else."""
@@ -54,7 +50,7 @@ class Sources:
 
 def generators(sources: Sources, fit: Fit, seed: int, split: Split = Split.TRAIN) -> dict[str, Iterator[Example]]:
     """One endless generator for each kind whose source is there. Reads the files once, here."""
-    made = {"stories": story_examples(seed, split), "articles": article_examples(read_articles(own_articles()), "articles", seed, split)}
+    made = {"stories": story_examples(seed, split)}
     if sources.factbook_tarball is not None:
         entries: list[Entry] = entries_in_tarball(sources.factbook_tarball)
         made["leaders"] = leader_examples(entries, fit, seed, split)

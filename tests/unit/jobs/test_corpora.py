@@ -147,7 +147,9 @@ def test_a_revised_story_comes_after_the_one_that_it_contradicts() -> None:
 
 
 def test_summaries_are_asked_what_their_own_sentences_say() -> None:
-    text = "Orla Quist (4 May 1901 – 1970) was a Danish painter of harbours. She was born in Aarhus and known for her pale light at sea."
+    text = (
+        "Orla Quist (4 May 1901 \u2013 1970) was a Danish painter of harbours. She was born in Aarhus and known for her pale light at sea."
+    )
     summaries = [{"title": f"Orla Quist {number}", "extract": text} for number in range(20)]
     asked = {question: answers[0] for example in islice(wiki_examples(summaries, 1), 60) for question, answers in example.questions}
     assert all(answer in text for answer in asked.values())

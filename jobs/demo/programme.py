@@ -24,7 +24,7 @@ LEARN_TIMEOUT_S = 120.0
 SUCCESSOR = "Ilsabet HARROWGATE"
 """Who takes office in the correction that the demo publishes."""
 
-GENERAL = ("What is the capital of France?", "How many legs does a spider have?")
+GENERAL = ("Who wrote Romeo and Juliet?", "How many legs does a spider have?")
 STAGES = ("before", "newest", "end", "restored")
 
 

@@ -182,6 +182,9 @@ def ranks(
     return found
 
 
+ARTICLES = frozenset({"squad", "paragraphs"})
+"""Kinds whose documents are parts of few articles."""
+
 LOST, LEAKED = 0.05, 0.10
 """What is bearable: answerable questions that the null candidate wins, and questions about nothing that was read that it loses."""
 
@@ -197,7 +200,17 @@ def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Te
     asked = [document for document in studied for _ in document.queries]
     queries = [states for document in studied for states in document.queries]
     total, null = scores(selector, queries, blocks)
-    own = torch.tensor([[subject == document.lesson.subject for subject in owner] for document in asked])
+    # What was never read is about other things altogether: text of the same kind may be of the same article, so it is masked as a whole.
+    kinds = [document.lesson.kind for document in studied for _ in document.chunks] + [""] * len(among)
+    own = torch.tensor(
+        [
+            [
+                subject == document.lesson.subject or (kind in ARTICLES and document.lesson.kind in ARTICLES)
+                for subject, kind in zip(owner, kinds, strict=True)
+            ]
+            for document in asked
+        ]
+    )
     told = (total.amax(-1) - null).cpu()
     unread = (total.masked_fill(own.to(total.device), -torch.inf).amax(-1) - null).cpu()
     if general:

@@ -2,9 +2,10 @@
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+DEVICE ?= cpu
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo train test test-slow bench check format lock clean
+.PHONY: help setup demo train test test-slow test-gpu bench check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,7 +18,7 @@ $(READY): requirements.txt pyproject.toml
 	@PYTHON="$(PYTHON)" infra/setup/venv.sh
 	@touch $@
 
-demo: $(READY) ## a model learns from a Kafka stream, is stopped, restored and asked again; SEED=1
+demo: $(READY) ## a model learns from a Kafka stream, cites, is restored, corrected and told to forget; SEED=1
 	@$(BIN)/python -m jobs.demo --seed $(SEED)
 
 train: $(READY) ## train the embedded model's memory; run again to go on; ARGS="--hours 6 --threads 4"
@@ -29,8 +30,12 @@ test: $(READY) ## unit, integration and fault tests; ARGS="-k source"
 test-slow: $(READY) ## the tests that take minutes
 	$(PYTEST) -m "slow and not gpu" $(ARGS)
 
-bench: $(READY) ## run benchmarks/
-	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; done
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(PYTEST) -m gpu $(ARGS)
+
+bench: $(READY) ## what an answer costs by blocks remembered, and a restore; DEVICE=cuda
+	$(BIN)/python -m benchmarks.bench_blocks --device $(DEVICE) $(ARGS)
+	$(BIN)/python -m benchmarks.bench_restore
 
 check: $(READY) ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -18,23 +18,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from actors.config import StreamConfig
+from actors.engines import device_of, engine_options
 from actors.handles import RemotePoller
 from actors.learner import Learner
 from actors.messages import Answer, Filter, Knowledge, Phase, Polled, Question, ReplicaStatus, Source
 from actors.poller import PollerClient
 from actors.saver import Saver
-from model.block_engine import ReadingConfig
 from model.catalog import checkpoint_folder
 from model.engine import Allowed, Asking, Completion, Read
-from model.errors import ModelError
-from model.loading import EngineOptions, load_engine
+from model.loading import load_engine
 from pipeline.errors import MemstreamError
 from pipeline.ledger import Ledger
 from pipeline.positions import StreamState, caught_up, format_positions
@@ -322,31 +320,6 @@ def freshness(complete_s: float | None) -> dict[str, Any]:
     if complete_s is None:
         return {"complete_up_to_ms": None, "staleness_s": None}
     return {"complete_up_to_ms": int(complete_s * 1000), "staleness_s": max(0.0, time.time() - complete_s)}
-
-
-def device_of(config: StreamConfig) -> str:
-    """The device that a replica's model goes to."""
-    chosen = config.replicas.device
-    if chosen == "auto":
-        chosen = "cuda" if config.replicas.num_gpus > 0 else "cpu"
-    if chosen == "cuda" and not torch.cuda.is_available():
-        raise ModelError("replicas.device is cuda, but this process sees no GPU: set replicas.num_gpus, or device: cpu")
-    return chosen
-
-
-def engine_options(config: StreamConfig) -> EngineOptions:
-    """What an engine is built with."""
-    memory, replicas = config.memory, config.replicas
-    return EngineOptions(
-        seed=config.model.seed,
-        spare_blocks=max(replicas.spare_blocks, config.chunks.max_blocks + 2),
-        max_versions=replicas.max_versions,
-        decode_steps_per_update=replicas.decode_steps_per_update,
-        blocks=memory.blocks,
-        scratch=None if memory.scratch is None else Path(memory.scratch).expanduser(),
-        projected_bytes=memory.projected_bytes,
-        reading=ReadingConfig(most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin),
-    )
 
 
 def _sources(read: Sequence[Read], ledger: Ledger) -> tuple[Source, ...]:

@@ -14,14 +14,14 @@ import typer
 from jobs.command import start
 
 JOBS: Final = {
-    "demo": "See it work: a model learns from a Kafka stream what it could not have known, is stopped, restored and asked again.",
+    "demo": "See it work: a model learns from a Kafka stream what it could not have known, and says from where it knows.",
     "run": "Learn a stream from Kafka and answer questions, until told to stop.",
     "publish": "Publish documents into a topic.",
     "ask": "Ask a running stream a question.",
     "status": "How the replicas of a running stream stand.",
     "snapshots": "List and verify the snapshots of a stream.",
     "train": "Train the memory of the embedded model.",
-    "evaluate": "Measure how much a model remembers of documents of your own.",
+    "evaluate": "Measure what a model remembers of documents of your own, and from where.",
     "parity": "Compare this machine's arithmetic with recorded outputs of the authors' implementation.",
 }
 

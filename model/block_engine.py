@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -237,7 +236,3 @@ def chosen_blocks(scored: Scored, config: ReadingConfig) -> tuple[Read, ...]:
     total = sum(math.exp(score - best) for score in scored.scores) + math.exp(scored.null - best)
     kept = [(update, score) for update, score in zip(scored.updates, scored.scores, strict=True) if score - best >= math.log(config.share)]
     return tuple(Read(update=update, score=round(math.exp(score - best) / total, 4)) for update, score in kept)
-
-
-nobody = nullcontext
-"""The boundary of whoever needs none: `engine.answer(messages, asking, nobody)`."""

@@ -28,7 +28,6 @@ EVENT_TIME_MS = day_ms(2025, 12, 31)
 NEW_SINCE = date(2024, 7, 1)
 
 _NOT_COUNTRIES = frozenset({"ee", "xx", "oo", "xo", "xq", "zh", "zn"})
-_CAPITALS = re.compile(r"[^\W\d_a-z]{4,}")
 _TOPICS: tuple[tuple[str, ...], ...] = (
     ("Background",),
     ("Location", "Coastline", "Area - comparative"),
@@ -123,11 +122,6 @@ def _topic_documents(entry: Entry, fit: Fit) -> Iterator[FactbookDocument]:
 def _document(entry: Entry, topic: str, text: str, number: int = 0) -> FactbookDocument:
     slug = re.sub(r"[^a-z]+", "-", topic.lower()).strip("-")
     return FactbookDocument(document_id=f"factbook-2025/{entry.code}/{slug}/{number}", title=entry.name, topic=topic, text=text)
-
-
-def filler_texts(entries: Iterable[Entry], fit: Fit) -> list[FactbookDocument]:
-    """Documents that tell nothing of any person (the edition writes surnames in capitals), for filling a pool before an evaluation."""
-    return [document for entry in entries for document in _topic_documents(entry, fit) if not _CAPITALS.search(document.text)]
 
 
 def candidates(entries: Iterable[Entry], fit: Fit) -> list[LeaderQuestion]:

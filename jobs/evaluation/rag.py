@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Rag:
         best = self._best(question)
         passages = "\n\n".join(self._texts[name] for name in best)
         messages = [{"role": "user", "content": PROMPT.format(passages=passages, question=question)}]
-        done, _ = self._engine.answer(messages, Asking(limit=ANSWER_TOKENS, most_blocks=0), _Now)
+        done, _ = self._engine.answer(messages, Asking(limit=ANSWER_TOKENS, most_blocks=0), nullcontext)
         return Reply(
             text=done.text, sources=best, grounded=bool(best), prompt_tokens=done.prompt_tokens, seconds=time.monotonic() - started
         )
@@ -74,9 +75,3 @@ class Rag:
 
     def facts(self) -> dict[str, Any]:
         return {"memory": "passages", "passages": self._most}
-
-
-class _Now:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,7 +101,7 @@ class EngineStudent:
         started = time.monotonic()
         newest = self.engine.update_number - DENSE_BLOCKS
         asking = Asking(limit=ANSWER_TOKENS, allowed=(lambda numbers: numbers >= np.int64(newest)) if self.dense else None)
-        done, _ = self.engine.answer([{"role": "user", "content": question}], asking, _nobody)
+        done, _ = self.engine.answer([{"role": "user", "content": question}], asking, nullcontext)
         sources = dict.fromkeys(self._owners[each.update] for each in done.read if each.update in self._owners)
         return Reply(
             text=done.text,
@@ -112,18 +113,6 @@ class EngineStudent:
 
     def facts(self) -> dict[str, Any]:
         return {"memory": self.engine.kind, "updates": self.updates, "tokens_left_out": self.tokens_left_out}
-
-
-class _Nobody:
-    """The boundary of a memory that nobody else uses."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
-def _nobody() -> _Nobody:
-    return _Nobody()
 
 
 def engine_student(folder: Path, device: str, documents: int, seed: int, dense: bool, most: int | None) -> EngineStudent:

@@ -9,7 +9,7 @@ import pytest
 from jobs.corpora.entries import Entry, parse_entry
 from jobs.corpora.examples import Fit, estimate_tokens
 from jobs.corpora.offices import CHIEF, HEAD
-from jobs.demo.factbook import NEW_SINCE, candidates, documents, executive_documents, filler_texts, load_entries, questions
+from jobs.demo.factbook import NEW_SINCE, candidates, documents, executive_documents, load_entries, questions
 from jobs.demo.known_leaders import KNOWN_LEADERS
 from model.assets import FACTBOOK_2025, cached
 from model.scoring import contains_answer
@@ -77,11 +77,6 @@ def test_the_seed_draws_the_questions() -> None:
     assert len({tuple(question.gold for question in questions(ENTRIES, FIT, seed, n=2)) for seed in range(20)}) > 1
     with pytest.raises(ValueError, match="larger than population"):
         questions(ENTRIES, FIT, seed=1, n=4)
-
-
-def test_filler_tells_of_no_person() -> None:
-    filler = filler_texts(ENTRIES, FIT)
-    assert filler and not any(name in document.text for document in filler for name in ("DOEHARD", "GHRIEB", "MAHAMA"))
 
 
 def test_the_edition_itself_gives_enough_to_ask() -> None:

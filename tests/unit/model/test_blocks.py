@@ -18,7 +18,8 @@ from model.block_llm import BlockLLM
 from model.conversation import Conversation
 from model.engine import Asking
 from model.errors import CheckpointError, UpdateFailed
-from model.memory.blocks import BlockMemory, Held, Place, Projected, Scored, bits
+from model.memory.blocks import BlockMemory, Held, Place, Scored, bits
+from model.memory.projected import Projected
 from model.memory.scratch import Scratch
 from model.reading.rows import Row, lower_pass, upper_pass
 from tests.doubles.tiny import tiny_block_checkpoint

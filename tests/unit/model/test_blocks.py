@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
 from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
@@ -21,6 +21,7 @@ from model.errors import CheckpointError, UpdateFailed
 from model.memory.blocks import BlockMemory, Held, Place, Scored, bits
 from model.memory.projected import Projected
 from model.memory.scratch import Scratch
+from model.reading.generation import reading
 from model.reading.rows import Row, lower_pass, upper_pass
 from tests.doubles.tiny import tiny_block_checkpoint
 
@@ -245,6 +246,41 @@ def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEng
         hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     assert torch.allclose(model.logits(hidden), ours, atol=1e-4)
     assert running.tokens == [int(model.logits(hidden)[0, -1].argmax())]
+
+
+def test_transformers_generate_works_on_a_reading(engine: BlockEngine, model: BlockLLM) -> None:
+    """Greedily it says what the engine says; a padded batch gives each question what it gets alone."""
+    learn(engine, TEXTS)
+    questions = [ask("Who rules?"), ask("Which river rose, and when?")]
+    prompts = [engine.conversation.tokens(question) for question in questions]
+    read = engine.answer(questions[0], Asking(limit=1), nullcontext)[0].read
+    updates = sorted(each.update for each in read)
+    wanted = Asking(limit=7, allowed=lambda numbers: np.isin(numbers, updates))
+    said = [_tokens(engine, question, wanted) for question in questions]
+    end = engine.conversation.end
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[end or 0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    generation = GenerationConfig(max_new_tokens=7, do_sample=False, eos_token_id=end, pad_token_id=end)
+    for number, prompt in enumerate(prompts):
+        llama, cache = reading(model, *engine.memory.projected(updates))
+        alone: torch.Tensor = llama.generate(  # type: ignore[misc, assignment]
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), past_key_values=cache, generation_config=generation
+        )
+        assert alone[0, len(prompt) :].tolist() == said[number]
+    llama, cache = reading(model, *engine.memory.projected(updates))
+    together: torch.Tensor = llama.generate(  # type: ignore[misc, assignment]
+        ids, attention_mask=mask, past_key_values=cache, generation_config=generation
+    )
+    for row, wanted_tokens in zip(together[:, longest:].tolist(), said, strict=True):
+        assert row[: len(wanted_tokens)] == wanted_tokens
+
+
+def _tokens(engine: BlockEngine, question: list[dict[str, str]], asking: Asking) -> list[int]:
+    running = engine.begin(engine.conversation.prompt(question), asking)
+    while running.finish_reason is None:
+        engine.decode([running])
+    return running.tokens
 
 
 @torch.no_grad()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
-from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console
@@ -17,6 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from jobs.command import start
 from jobs.config import load_config
+from jobs.feed_files import FileRefused, Format, documents, opened
 from jobs.options import AsJson, ConfigFile, Overrides
 from pipeline.decode import FieldsConfig
 from pipeline.errors import ConfigurationError
@@ -28,15 +25,15 @@ app = typer.Typer(add_completion=False)
 
 BATCH = 500
 
-
-class Format(StrEnum):
-    JSONL = "jsonl"
-    LINES = "lines"
+Landed: TypeAlias = dict[Partition, tuple[int, int]]
+"""For each partition the first offset and the one after the last."""
 
 
 @app.command()
 def publish(
-    file: Annotated[Path | None, typer.Argument(help="File with one document a line; - for standard input.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="File of documents, also gzip or zstd; - for standard input.", show_default=False)
+    ] = None,
     text: Annotated[str | None, typer.Option(help="One document, instead of a file.")] = None,
     title: Annotated[str | None, typer.Option(help="Its title.")] = None,
     document_id: Annotated[str | None, typer.Option("--id", help="Its id: a later document with the same one replaces it.")] = None,
@@ -46,8 +43,14 @@ def publish(
         str | None, typer.Option(metavar="ID", help="Publish a tombstone instead: the document with this id is forgotten.")
     ] = None,
     format: Annotated[
-        Format | None, typer.Option(help="A JSON object a line, or a text a line; told by the first line if not given.")
+        Format | None,
+        typer.Option(
+            help="jsonl: an object a line. json: an object, or an array. csv: columns are fields. text: texts with blank lines between."
+            " lines: a text a line. Told by the file if not given."
+        ),
     ] = None,
+    encoding: Annotated[str | None, typer.Option(help="UTF-8, or what a byte-order mark says, if not given.")] = None,
+    from_line: Annotated[int, typer.Option(min=1, help="Begin at this line: to go on after a fault was mended.")] = 1,
     config: ConfigFile = None,
     overrides: Overrides = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker; kafka.bootstrap_servers if not given.")] = None,
@@ -55,7 +58,7 @@ def publish(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic that is made.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Publish documents into a topic: one --text, or a file with one a line; or --delete one. Prints the offsets at which they landed."""
+    """Publish documents into a topic: a file of them, or one --text; or --delete one. Prints the offsets at which they landed."""
     if sum(given is not None for given in (file, text, delete)) != 1:
         raise typer.BadParameter("give a FILE (- for standard input), or --text, or --delete")
     kafka, fields = _destination(config, overrides, bootstrap, topic)
@@ -64,10 +67,9 @@ def publish(
             gone = publisher.delete(delete)
             landed = {gone.partition: (gone.offset, gone.end)}
         elif file is None:
-            landed = _published(publisher, iter([_document(fields, text or "", title, document_id, source, link)]))
+            landed = _published(publisher, iter([_document(fields, text or "", title, document_id, source, link)]), {})
         else:
-            with _opened(file) as lines:
-                landed = _published(publisher, _documents(lines, format, fields))
+            landed = _publish_file(publisher, file, format, encoding, from_line, fields)
     _tell(landed, as_json)
 
 
@@ -80,35 +82,28 @@ def _destination(config: ConfigFile, overrides: Overrides, bootstrap: str | None
     return stream.kafka, stream.decode.fields
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[IO[str]]:
-    if str(file) == "-":
-        yield sys.stdin
-        return
+def _publish_file(
+    publisher: Publisher, file: Path, format: Format | None, encoding: str | None, from_line: int, fields: FieldsConfig
+) -> Landed:
+    """Publish a file's documents. Where one of them cannot be read, those before it are in the topic, and the error says where."""
+    landed: Landed = {}
     try:
-        lines = file.open(encoding="utf-8")
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint="FILE") from error
-    with lines:
-        yield lines
+        with opened(file, encoding) as text:
+            found = (_as_document(each.content, fields) for each in documents(text, file, format, from_line))
+            _published(publisher, found, landed)
+    except FileRefused as error:
+        if not landed:
+            raise
+        count = sum(end - first for first, end in landed.values())
+        told = "; ".join(_spans(landed))
+        raise FileRefused(
+            f"{error}\n{count} documents before it were published: {told}. Mend it and go on with --from-line {error.line}"
+        ) from error
+    return landed
 
 
-def _documents(lines: IO[str], format: Format | None, fields: FieldsConfig) -> Iterator[dict[str, Any]]:
-    """Raises typer.BadParameter, naming the line, for what is no JSON object."""
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            format = format or (Format.JSONL if line.lstrip().startswith("{") else Format.LINES)
-            yield _document(fields, line.strip()) if format is Format.LINES else _json_object(line, number)
-
-
-def _json_object(line: str, number: int) -> dict[str, Any]:
-    try:
-        document = json.loads(line)
-    except ValueError as error:
-        raise typer.BadParameter(f"line {number} is not JSON: {error}", param_hint="FILE") from error
-    if not isinstance(document, dict):
-        raise typer.BadParameter(f"line {number} is not a JSON object; for a text a line use --format lines", param_hint="FILE")
-    return document
+def _as_document(content: dict[str, Any] | str, fields: FieldsConfig) -> dict[str, Any]:
+    return content if isinstance(content, dict) else _document(fields, content)
 
 
 def _document(
@@ -136,27 +131,56 @@ def _document(
     return document
 
 
-def _published(publisher: Publisher, documents: Iterator[dict[str, Any]]) -> dict[Partition, tuple[int, int]]:
-    """For each partition the first offset and the one after the last; shows how many are through."""
-    landed: dict[Partition, tuple[int, int]] = {}
+def _published(publisher: Publisher, documents: Iterator[dict[str, Any]], landed: Landed) -> Landed:
+    """Publish, a batch at a time; `landed` grows with what is acknowledged. Shows how many are through."""
     columns = (SpinnerColumn(), TextColumn("published"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
-        while batch := list(islice(documents, BATCH)):
-            for each in publisher.publish(batch):
+        for batch in _batches(documents):
+            for each in publisher.publish(batch.documents):
                 first, _ = landed.get(each.partition, (each.offset, 0))
                 landed[each.partition] = first, each.end
-            progress.advance(task, len(batch))
+            progress.advance(task, len(batch.documents))
+            if batch.fault is not None:
+                raise batch.fault
     return landed
 
 
-def _tell(landed: dict[Partition, tuple[int, int]], as_json: bool) -> None:
+class _Batch(NamedTuple):
+    documents: list[dict[str, Any]]
+    fault: FileRefused | None
+
+
+def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[_Batch]:
+    """Batches of documents; what was read before a fault is a batch too."""
+    batch: list[dict[str, Any]] = []
+    try:
+        for document in documents:
+            batch.append(document)
+            if len(batch) == BATCH:
+                yield _Batch(batch, None)
+                batch = []
+    except FileRefused as error:
+        yield _Batch(batch, error)
+        return
+    if batch:
+        yield _Batch(batch, None)
+
+
+def _tell(landed: Landed, as_json: bool) -> None:
     if as_json:
         print(json.dumps({str(partition): {"first": first, "end": end} for partition, (first, end) in sorted(landed.items())}))
         return
-    for partition, (first, end) in sorted(landed.items()):
-        span = f"offset {first}" if end == first + 1 else f"offsets {first} to {end - 1}"
-        print(f"{partition}: {span}")
+    for line in _spans(landed):
+        print(line)
+
+
+def _spans(landed: Landed) -> list[str]:
+    """Where documents landed, a partition each."""
+    return [
+        f"{partition}: offset {first}" if end == first + 1 else f"{partition}: offsets {first} to {end - 1}"
+        for partition, (first, end) in sorted(landed.items())
+    ]
 
 
 if __name__ == "__main__":

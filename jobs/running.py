@@ -26,17 +26,21 @@ LISTENER_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A stream that a process of this machine runs, and the Ray cluster that it runs on."""
+    """A stream that a process of this machine runs, and the Ray cluster that it runs on.
+
+    `started` is when the process began, as the kernel counts it: a pid alone may be somebody else's by now (in a container often 1).
+    """
 
     stream: str
     address: str
     pid: int
+    started: str = ""
 
 
 @contextmanager
 def announced(stream: str) -> Iterator[None]:
     """Others on this machine find the stream until the block ends. Ray must be connected."""
-    mine = Running(stream=stream, address=ray.get_runtime_context().gcs_address, pid=os.getpid())
+    mine = Running(stream=stream, address=ray.get_runtime_context().gcs_address, pid=os.getpid(), started=_started(os.getpid()))
     path = _folder() / f"{stream}.{mine.pid}.json"
     writing = path.with_suffix(".tmp")
     writing.write_text(json.dumps(asdict(mine)))
@@ -96,11 +100,20 @@ def _alive() -> list[Running]:
     for path in _folder().glob("*.json"):
         with suppress(OSError, ValueError, TypeError):  # its owner has just ended, or it is none of ours
             running = Running(**json.loads(path.read_text()))
-            if Path(f"/proc/{running.pid}").exists() or not Path("/proc").exists():
+            if _started(running.pid) == running.started:
                 found.append((path.stat().st_mtime, running))
             else:
                 path.unlink(missing_ok=True)
     return [running for _, running in sorted(found, key=lambda each: each[0], reverse=True)]
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since the machine did; empty where there is no such process, or no /proc."""
+    try:
+        # The name in parentheses may hold blanks and parentheses of its own.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def _streams_of_cluster() -> list[str]:

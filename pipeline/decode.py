@@ -158,15 +158,26 @@ def _refuse_constant(name: str) -> NoReturn:
 _JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def strict_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError for what is none, NaN and infinities included, and for more than `MAX_DEPTH` levels.
+
+    >>> strict_json('{"a": [1]}')
+    {'a': [1]}
+    """
     try:
         item = _JSON.decode(text)
     except RecursionError as error:
-        raise _Undecodable(Reason.BAD_JSON, f"nested deeper than {MAX_DEPTH} levels") from error
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(item) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return item
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        item = strict_json(text)
     except ValueError as error:  # JSONDecodeError, and integers of more digits than Python converts
         raise _Undecodable(Reason.BAD_JSON, str(error)) from error
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(item) > MAX_DEPTH:
-        raise _Undecodable(Reason.BAD_JSON, f"nested deeper than {MAX_DEPTH} levels")
     if not isinstance(item, dict):
         raise _Undecodable(Reason.WRONG_TYPE, f"the value is {_kind(item)}, not an object")
     return item

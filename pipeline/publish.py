@@ -38,7 +38,8 @@ class Published:
 class Publisher:
     """Publishes documents as JSON. The topic is made with `partitions` partitions unless it exists.
 
-    Documents with the same `key_field` go to the same partition, so a later version of a story comes after the earlier one.
+    Documents with the same value at `key_field` (a dotted path, as `decode.fields.id` is one) go to the same partition, so a later version
+    of a story comes after the earlier one.
     Raises BrokerUnavailable or ConfigurationError where the broker does not take part.
     """
 
@@ -83,7 +84,7 @@ class Publisher:
         self.close()
 
     def _send(self, document: Mapping[str, object]) -> Any:
-        field = document.get(self._key_field)
+        field = value_at(document, self._key_field)
         key = None if field is None else str(field).encode("utf-8", "backslashreplace")
         # ASCII: a lone surrogate in a text stays an escape instead of an encoding error
         value = json.dumps(document, allow_nan=False).encode("ascii")
@@ -100,3 +101,15 @@ class Publisher:
         if metadata.offset < 0:
             raise BrokerUnavailable(f"{self.topic!r} did not say where the document landed")
         return Published(partition=Partition(metadata.topic, metadata.partition), offset=metadata.offset)
+
+
+def value_at(document: Mapping[str, object], path: str) -> object:
+    """What stands at a dotted path; None where nothing does.
+
+    >>> value_at({"meta": {"guid": "a"}}, "meta.guid"), value_at({"meta": 3}, "meta.guid")
+    ('a', None)
+    """
+    value: object = document
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -18,7 +18,7 @@ from jobs.command import start
 from jobs.progress import cut_off, lag, status_line
 from jobs.publish import app as publish
 from jobs.run import app as run
-from jobs.running import Running, _alive, _folder, find_stream
+from jobs.running import Running, _alive, _folder, _started, find_stream
 from jobs.snapshots import app as snapshots
 from pipeline.errors import ConfigurationError
 from pipeline.positions import StreamState
@@ -123,11 +123,12 @@ def test_what_was_cut_off_is_shown() -> None:
 def test_of_several_streams_one_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name, pid in (("a", 1), ("b", 1), ("gone", 2**22 + 1)):
-        entry = {"stream": name, "address": f"{name}:1", "pid": pid}
+    for name, pid, began in (("a", 1, _started(1)), ("b", 1, _started(1)), ("gone", 2**22 + 1, "7"), ("anothers", 1, "12345678")):
+        entry = {"stream": name, "address": f"{name}:1", "pid": pid, "started": began}
         (_folder() / f"{name}.{pid}.json").write_text(json.dumps(entry))
     assert sorted(each.stream for each in _alive()) == ["a", "b"]
-    assert Running(stream="a", address="a:1", pid=1) in _alive()
+    assert Running(stream="a", address="a:1", pid=1, started=_started(1)) in _alive()
+    assert sorted(path.name for path in _folder().iterdir()) == ["a.1.json", "b.1.json"], "what means nothing is cleaned up"
     with pytest.raises(ConfigurationError, match=r"several streams run on this machine: choose with --stream a \| b"):
         find_stream(None, None)
 

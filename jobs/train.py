@@ -81,6 +81,16 @@ def save_weights(trainer: ReaderTrainer, out: Path) -> None:
     (out / "memory.tmp").replace(out / "memory.safetensors")
 
 
+def save_release(trainer: ReaderTrainer, out: Path) -> Path:
+    """What is committed: adapters in bfloat16, in which they are used, and the selector in float32, whose scores are compared."""
+    tensors = {
+        name: value.detach().to("cpu", torch.bfloat16 if "lora_" in name else None).contiguous()
+        for name, value in trained(trainer.model).items()
+    }
+    save_file(tensors, out / "release.safetensors")
+    return out / "release.safetensors"
+
+
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for weights, state and log; run again with the same folder to go on.")] = Path(
@@ -234,7 +244,7 @@ def loop(
             run.save()
             saved = time.monotonic()
     run.save()
-    console.print(f"done: {run.step} steps, {run.seconds / 60:.0f} minutes, {run.out / 'memory.safetensors'}")
+    console.print(f"done: {run.step} steps, {run.seconds / 60:.0f} minutes, {save_release(run.trainer, run.out)}")
 
 
 def report(run: Run, losses: Losses, seconds: float, total: int) -> None:

@@ -44,7 +44,7 @@ class MemoryConfig(BaseModel):
         default=0.1, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
     )
     margin: float = Field(
-        default=0.0,
+        default=0.8,
         allow_inf_nan=False,
         description="Nats by which the best block must beat 'none of them' for anything to be read. Higher: fewer answers from memory.",
     )

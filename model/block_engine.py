@@ -42,7 +42,7 @@ class ReadingConfig:
 
     most_blocks: int = 4
     share: float = 0.1
-    margin: float = 0.0
+    margin: float = 0.8
 
 
 @dataclass(slots=True, eq=False)

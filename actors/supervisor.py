@@ -46,6 +46,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     joins = address != "local" and bool(address or os.environ.get("RAY_ADDRESS"))
+    _quiet_about_tokens()
     if joins:
         _offer_token()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -59,12 +60,19 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> None:
     )
 
 
+def _quiet_about_tokens() -> None:
+    """Ray says with each cluster that it has a token: nothing that whoever starts a stream must know."""
+    with suppress(ImportError):  # a Ray that knows no tokens
+        from ray._private.authentication import authentication_token_setup as setup
+
+        setup.logger.setLevel(logging.ERROR)
+
+
 def _offer_token() -> None:
     """A cluster started on this machine asks for the token in ~/.ray; ray.init offers it only to one that it found by itself."""
     with suppress(ImportError):  # a Ray that knows no tokens
         from ray._private.authentication import authentication_token_setup as setup
 
-        setup.logger.setLevel(logging.ERROR)  # it warns that there is a token
         setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 

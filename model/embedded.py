@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from model.config import ARCHITECTURE
 from model.errors import CheckpointError
@@ -41,6 +42,7 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
     The quantised values lie on a grid that bfloat16 holds to 0.14 %, and the file is half as large.
     """
+    logging.disable_progress_bar()  # a few seconds, between bars of our own
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from actors.http.config import HttpConfig
 from pipeline.admission import AdmissionConfig
 from pipeline.chunks import ChunkConfig
 from pipeline.dead_letters import DeadLetterConfig
@@ -66,8 +67,6 @@ class ReplicaConfig(BaseModel):
         default=16, ge=1, description="Of a token pool: blocks beyond it, which bound how many updates an answer may outlive."
     )
     max_versions: int = Field(default=3, ge=1, description="Of a token pool: versions alive at once.")
-    decode_steps_per_update: int = Field(default=4, ge=1, description="Decode steps for each update while answers are running.")
-    max_answers: int = Field(default=4, ge=1, description="Answers running at once on a replica; more wait.")
     max_restarts: int = Field(default=-1, ge=-1, description="Restarts of a killed replica. -1: without end.")
     poll_bytes: int = Field(default=1 << 20, ge=1 << 10, description="Bytes of records handed from the poller to the replica at once.")
     poll_hung_s: float = Field(
@@ -84,7 +83,17 @@ class AnswerConfig(BaseModel):
     max_new_tokens: int = Field(default=64, ge=1, description="Tokens of an answer where the question does not say.")
     most_new_tokens: int = Field(default=1024, ge=1, description="Tokens of an answer that a question may ask for.")
     max_prompt_tokens: int = Field(default=2048, ge=1, description="Longer prompts are refused.")
-    timeout_s: float = Field(default=120.0, gt=0, description="How long the query actor waits for one replica before it tries another.")
+    timeout_s: float = Field(default=120.0, gt=0, description="An answer that is not whole by then is given up.")
+    share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Of the device's time, what answers get while there is something to learn.",
+    )
+    most_running: int = Field(default=32, ge=1, le=1024, description="Answers that run together on a replica.")
+    most_waiting: int = Field(default=128, ge=0, description="Questions that wait on a replica; more are told to come again (429).")
+    prefill_tokens: int = Field(default=512, ge=1, description="Tokens of prompts that are read side by side in one turn of the device.")
+    hung_s: float = Field(default=60.0, gt=0, description="A replica that says nothing, or takes one turn, for so long is passed over.")
 
 
 class StreamConfig(BaseModel):
@@ -104,6 +113,7 @@ class StreamConfig(BaseModel):
     memory: MemoryConfig = Field(default=MemoryConfig(), description="What is remembered, and how it is read.")
     replicas: ReplicaConfig = Field(default=ReplicaConfig(), description="The replicas.")
     answers: AnswerConfig = Field(default=AnswerConfig(), description="Bounds of an answer.")
+    http: HttpConfig = Field(default=HttpConfig(), description="The HTTP front, where one is started (memstream run --http).")
     snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often the pool is saved.")
 
     @model_validator(mode="after")

@@ -29,7 +29,6 @@ def engine_options(config: StreamConfig) -> EngineOptions:
         seed=config.model.seed,
         spare_blocks=max(replicas.spare_blocks, config.chunks.max_blocks + 2),
         max_versions=replicas.max_versions,
-        decode_steps_per_update=replicas.decode_steps_per_update,
         blocks=memory.blocks,
         scratch=None if memory.scratch is None else Path(memory.scratch).expanduser(),
         projected_bytes=memory.projected_bytes,

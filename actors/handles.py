@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import StreamConfig
-from actors.messages import Answer, Phase, Polled, Question, ReplicaStatus
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Polled, Question, ReplicaStatus, Told
 from actors.poller import Poller
+from actors.router import ReplicaClient, ReplicaLost
 from pipeline.errors import PartitionStalled
 from pipeline.fetched import OVERHEAD_BYTES
 from pipeline.records import DeadLetter
 
 NAMESPACE = "memstream"
+CONTROL_TIMEOUT_S = 10.0
 
 PollerActor = ray.remote(Poller)
 
@@ -51,8 +56,11 @@ class RemotePoller:
         self._actor = self._start()
 
     def _start(self) -> Any:
-        # It costs no core of its own: polling waits for the network most of the time.
-        return PollerActor.options(num_cpus=0).remote(self._config, self._positions, self._owns_lineage, self._topic_ids)
+        # It costs no core of its own, since polling waits for the network most of the time; and it runs where its replica does: files with
+        # secrets are read there.
+        return PollerActor.options(num_cpus=0, scheduling_strategy=here()).remote(
+            self._config, self._positions, self._owns_lineage, self._topic_ids
+        )
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
         """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
@@ -120,12 +128,17 @@ class RemotePoller:
         self._actor = actor  # only now: a flush through it must find all letters sent
 
 
+def here() -> NodeAffinitySchedulingStrategy:
+    """On this node, and on no other."""
+    return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def _letter_bytes(letter: DeadLetter) -> int:
     return letter.record.size_bytes + OVERHEAD_BYTES
 
 
 class ReplicaHandle:
-    """One replica, wherever it runs."""
+    """One replica, wherever it runs, as its supervisor sees it."""
 
     def __init__(self, actor: Any, number: int) -> None:
         self._actor, self.number = actor, number
@@ -141,19 +154,83 @@ class ReplicaHandle:
         ray.wait(references, num_returns=len(references), timeout=timeout_s)
         return [_status(handle.number, reference) for handle, reference in zip(handles, references, strict=True)]
 
-    def answer(self, question: Question, timeout_s: float) -> Answer:
-        """Ask it. Raises RayActorError or GetTimeoutError where it does not answer, and what `Replica.answer` raises."""
-        answer: Answer = result_of(self._actor.answer.options(concurrency_group="query").remote(question), timeout_s)
-        return answer
-
-    def drain(self, timeout_s: float) -> ReplicaStatus:
-        """Let it finish, save and stop reading."""
-        status: ReplicaStatus = result_of(self._actor.drain.options(concurrency_group="control").remote(), timeout_s)
-        return status
+    @staticmethod
+    def drain(handles: list[ReplicaHandle], timeout_s: float) -> list[ReplicaStatus]:
+        """Let all of them finish, save and stop reading, side by side. Raises RayActorError, GetTimeoutError, and what a drain raises."""
+        references = [handle._actor.drain.options(concurrency_group="control").remote() for handle in handles]
+        ray.wait(references, num_returns=len(references), timeout=timeout_s)
+        return [result_of(reference, 0) for reference in references]
 
     def kill(self) -> None:
         """End its process; it does not come back."""
         ray.kill(self._actor)
+
+
+class RemoteReplicaClient:
+    """One replica, wherever it runs, as a router asks it; a `ReplicaClient`."""
+
+    def __init__(self, stream: str, number: int) -> None:
+        self._name, self.number = replica_name(stream, number), number
+        self._found: Any = None
+
+    @property
+    def _actor(self) -> Any:
+        if self._found is None:
+            self._found = ray.get_actor(self._name, namespace=NAMESPACE)
+        return self._found
+
+    async def ask(self, question: Question) -> AsyncIterator[Told]:
+        """As `Replica.ask`, its events one after the other; closed before its end, it is cancelled there."""
+        token, ended = uuid.uuid4().hex, False
+        try:
+            stream = self._actor.answer.options(concurrency_group="query", num_returns="streaming").remote(token, question)
+            async for reference in stream:
+                told: Told = await reference
+                yield told
+            ended = True
+        except (RayTaskError, RayActorError, ValueError) as error:
+            ended = True
+            raise _as_raised(error) from error
+        finally:
+            if not ended:
+                self._actor.cancel.options(concurrency_group="control").remote(token)
+
+    async def documents(self, query: DocumentsQuery) -> DocumentsPage:
+        page: DocumentsPage = await self._called("documents", query)
+        return page
+
+    async def fate(self, topic: str, partition: int, offset: int) -> Fate:
+        fate: Fate = await self._called("fate", topic, partition, offset)
+        return fate
+
+    async def _called(self, method: str, *arguments: Any) -> Any:
+        try:
+            reference = getattr(self._actor, method).options(concurrency_group="control").remote(*arguments)
+            return await asyncio.wait_for(reference, CONTROL_TIMEOUT_S)
+        except (RayTaskError, RayActorError, TimeoutError, ValueError) as error:
+            raise _as_raised(error) from error
+
+
+def _as_raised(error: Exception) -> Exception:
+    """What the far end raised, as it raised it; ReplicaLost where it did not answer at all."""
+    if isinstance(error, RayTaskError):
+        cause: Exception = error.cause
+        return cause
+    if isinstance(error, RayActorError | TimeoutError):
+        return ReplicaLost(reason_of(error))
+    return ReplicaLost(f"it does not run: {error}")
+
+
+def reason_of(error: Exception) -> str:
+    """Why an actor is gone, in a line: Ray tells it somewhere in a long text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "memory" in line.lower() or "error_message" in line.lower() or "exit" in line.lower()]
+    return (telling or lines or [type(error).__name__])[-1][:300]
+
+
+def remote_replicas(config: StreamConfig) -> dict[int, ReplicaClient]:
+    """The replicas of a stream, by their numbers."""
+    return {number: RemoteReplicaClient(config.stream, number) for number in range(config.replicas.count)}
 
 
 def _status(number: int, reference: Any) -> ReplicaStatus:
@@ -163,7 +240,7 @@ def _status(number: int, reference: Any) -> ReplicaStatus:
     except GetTimeoutError:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="does not answer yet: starting, restoring or restarting")
     except ActorDiedError as error:
-        return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=str(error).strip().splitlines()[-1])
+        return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=reason_of(error))
     except RayActorError:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process ended; Ray starts it again")
 

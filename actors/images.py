@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,11 +36,11 @@ class Images(Protocol):
     def shape(self) -> PoolShape | BlockShape: ...
 
     def stage(self) -> PoolImage | BlocksImage:
-        """The memory of this moment, so that it goes on while the image is written. Called at a document boundary."""
+        """The memory of this moment, so that it goes on while the image is written. Called between two turns."""
         ...
 
-    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
-        """The image is durable as this manifest has it."""
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> Callable[[], None]:
+        """The image is durable as this manifest has it. What is returned tells the memory so, between two turns."""
         ...
 
     def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
@@ -109,18 +109,19 @@ class BlockImages:
             new=_new_blocks(staged, fresh),
         )
 
-    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> Callable[[], None]:
         """The blocks that were new lie in a segment now; their scratch is let go."""
         if (
             not isinstance(image, BlocksImage)
             or not isinstance(manifest.memory, BlockShape)
             or len(manifest.segments) == len(image.segments)
         ):
-            return
+            return _nothing
         entry = manifest.segments[-1]
         home = CheckedHome(entry.path, store.open_segment(entry, manifest.memory))
         fresh = image.updates[image.homes < 0]
-        self._memory.rehome(fresh.tolist(), [Held(Place(home, row), home.segment.keys(row)) for row in range(len(fresh))])
+        held = [Held(Place(home, row), home.segment.keys(row)) for row in range(len(fresh))]
+        return lambda: self._memory.rehome(fresh.tolist(), held)
 
     def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
         blocks = store.read_blocks(manifest)
@@ -128,6 +129,10 @@ class BlockImages:
         places = [Place(homes[home], row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
         keys = [homes[home].segment.keys(row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
         self._memory.load(blocks.updates, blocks.digests, keys, places, manifest.update_number)
+
+
+def _nothing() -> None:
+    """Nothing is to be told."""
 
 
 def _new_blocks(staged: Staged, fresh: list[int]) -> Iterator[BlockImage]:
@@ -172,14 +177,15 @@ class PoolImages:
         )
 
     def stage(self) -> PoolImage:
-        with self._pool.hold() as version:
-            layers = [_layer_image(layer) for layer in self._pool.layers(version)]
+        version = self._pool.published
+        layers = [_layer_image(layer) for layer in self._pool.layers(version)]
         shape = self._shape(version.slots_LN.shape[1])
         fields = {name: getattr(shape, name) for name in ("num_layers", "num_tokens", "update_tokens", "hidden_size", "dtype")}
         return PoolImage(layers=layers, **fields)
 
-    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> None:
+    def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> Callable[[], None]:
         """Nothing: the copy is let go."""
+        return _nothing
 
     def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
         if not isinstance(manifest.memory, PoolShape):

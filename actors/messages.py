@@ -67,20 +67,56 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What must be known for a question to be answered.
+
+    Attributes:
+        at_least: offsets, as TOPIC/PARTITION, that must have been passed.
+        max_staleness_s: so long ago at most the position was at the log's end.
+        wait_s: how long the question waits for that; then it is refused.
+        as_of: the number of a snapshot, or a time in milliseconds: what was known then, and nothing later.
+    """
+
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    max_staleness_s: float | None = None
+    wait_s: float = 0.0
+    as_of_epoch: int | None = None
+    as_of_ms: int | None = None
+
+    @property
+    def past(self) -> bool:
+        """Whether it is about another time."""
+        return self.as_of_epoch is not None or self.as_of_ms is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A conversation to continue, greedily unless a temperature is given, from the documents that `only` admits.
+    """A conversation to continue, or a text as it stands: greedily unless a temperature is given, from the documents that `only` admits.
+
+    Attributes:
+        answers: how many are wanted, all from one version.
+        top_logprobs: alternatives beside each token's own log-probability; None: none wanted.
+        timeout_s: until then the answer must be whole; None: `answers.timeout_s`.
 
     >>> Question.of("Who is the president of Botswana?").messages
     ({'role': 'user', 'content': 'Who is the president of Botswana?'},)
     """
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, str], ...] = ()
+    text: str | None = None
+    answers: int = 1
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
     max_blocks: int | None = None
     only: Filter = Filter()
+    demand: Demand = Demand()
+    timeout_s: float | None = None
 
     @classmethod
     def of(cls, text: str, max_new_tokens: int | None = None, only: Filter | None = None) -> Question:
@@ -121,7 +157,9 @@ class Knowledge:
     """What an answer was given from.
 
     Attributes:
-        version: of the memory; grows with every document.
+        version: of the memory: documents learned and deleted since the stream began. It grows over restarts, and the same version of the
+            same stream is the same knowledge on every replica.
+        epoch: the snapshot that the answer was given from, where an earlier one was asked for.
         grounded: whether the answer was read from memory; None where the memory cannot tell (a token pool).
         sources: the documents it was read from, the likeliest first.
         position: next offset of each partition, as TOPIC/PARTITION.
@@ -142,21 +180,129 @@ class Knowledge:
     staleness_s: float | None
     grounded: bool | None = None
     sources: tuple[Source, ...] = ()
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token of an answer and its log-probability; `top`: the likeliest ones at its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """An answer has begun: what it is given from. Whether it turns out to know nothing is known at its end."""
+
+    knowledge: Knowledge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """More text of one of the answers."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of the answers: its text, and why it ended (`stop` or `length`)."""
+
+    text: str
+    finish_reason: str
+    completion_tokens: int
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The text, why it ended (`stop` or `length`), and the knowledge it was given from."""
+    """The answers that were wanted, and the knowledge they were given from. `text` and its like are of the first one."""
 
-    text: str
-    finish_reason: str
+    choices: tuple[Choice, ...]
     prompt_tokens: int
-    completion_tokens: int
     knowledge: Knowledge
     seconds: float
 
+    @property
+    def text(self) -> str:
+        return self.choices[0].text
+
+    @property
+    def finish_reason(self) -> str:
+        return self.choices[0].finish_reason
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(choice.completion_tokens for choice in self.choices)
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        first = {"text": self.text, "finish_reason": self.finish_reason, "completion_tokens": self.completion_tokens}
+        return first | asdict(self)
+
+
+Told: TypeAlias = Begun | Piece | Answer
+"""What a replica sends of an answer: once `Begun`, any number of pieces, once the whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsQuery:
+    """Which remembered documents to list: newest first, `text` in title, source or id, at most `limit` after skipping `offset`."""
+
+    text: str = ""
+    source: str | None = None
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """A document of the ledger."""
+
+    document_id: str
+    title: str | None
+    source: str | None
+    link: str | None
+    published_at_ms: int
+    topic: str
+    partition: int
+    offset: int
+    blocks: int
+    tokens: int
+
+    @classmethod
+    def of(cls, row: LedgerRow) -> Remembered:
+        return cls(
+            document_id=row.document_id,
+            title=row.title,
+            source=row.source,
+            link=row.link,
+            published_at_ms=row.event_time_ms,
+            topic=row.partition.topic,
+            partition=row.partition.number,
+            offset=row.offset,
+            blocks=len(row.updates),
+            tokens=row.tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsPage:
+    """Some remembered documents, and how many match."""
+
+    documents: tuple[Remembered, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What became of an offset: `waiting` (not reached), one of the outcomes, or `passed` (reached, long ago or before a restart)."""
+
+    state: str
+    document: Remembered | None = None
 
 
 class Phase(StrEnum):
@@ -179,6 +325,7 @@ class ReplicaStatus:
     replica: int
     phase: Phase
     problem: str | None = None
+    loading: bool = False
     pid: int | None = None
     node: str | None = None
     device: str | None = None
@@ -197,6 +344,13 @@ class ReplicaStatus:
     documents_cut: int = 0
     tokens_left_out: int = 0
     running_answers: int = 0
+    waiting_answers: int = 0
+    answered: int = 0
+    turns: Mapping[str, int] = field(default_factory=dict)
+    turn_s: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    restarts: int = 0
+    at_s: float = 0.0
     epoch: int | None = None
     epoch_age_s: float | None = None
     snapshot_problem: str | None = None
@@ -205,7 +359,7 @@ class ReplicaStatus:
     @property
     def answers(self) -> bool:
         """Whether it can be asked: also while the broker is away, and after its stream stopped."""
-        return self.phase not in (Phase.STARTING, Phase.DOWN, Phase.DRAINED)
+        return not self.loading and self.phase not in (Phase.STARTING, Phase.DOWN, Phase.DRAINED)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,29 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
 import ray
+from ray.exceptions import RayError
 
 from actors.config import StreamConfig
-from actors.messages import Answer, Question, ReplicaStatus
+from actors.handles import NAMESPACE, query_name
+from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
+
+if TYPE_CHECKING:
+    from actors.device_loop import Request
+
+log = logging.getLogger(__name__)
+
+REPORT_S = 0.5
+LOOK_S = 0.1
 
 
 class RemoteReplica:
-    """`actors.replica.Replica`, as Ray runs it."""
+    """`actors.replica.Replica`, as Ray runs it: asynchronous, so that a thousand may wait for answers at no cost."""
 
     def __init__(self, config: StreamConfig, number: int, threads: int) -> None:
         from actors.replica import Replica
 
+        self._stream = config.stream
         self._replica = Replica(config, number, threads)
+        self._asked: dict[str, Request] = {}
+        threading.Thread(target=self._report, name="report", daemon=True).start()
 
-    def status(self) -> ReplicaStatus:
+    def _report(self) -> None:
+        """Push the status to the query actor, again and again; one that is away is found again when it is back."""
+        query, said, said_at_s = None, None, 0.0
+        while True:
+            status = self._replica.status()
+            news = (status.phase, status.problem, status.version, status.position, status.running_answers, status.waiting_answers)
+            if news != said or time.monotonic() - said_at_s > REPORT_S:
+                try:
+                    query = query or ray.get_actor(query_name(self._stream), namespace=NAMESPACE)
+                    ray.get(query.report.remote(status), timeout=10)
+                    said, said_at_s = news, time.monotonic()
+                except (ValueError, RayError):
+                    query = None
+            time.sleep(LOOK_S)
+
+    async def status(self) -> ReplicaStatus:
         return self._replica.status()
 
-    def answer(self, question: Question) -> Answer:
-        return self._replica.answer(question)
+    async def answer(self, token: str, question: Question) -> AsyncIterator[Told]:
+        """The events of an answer; `token` names the question to `cancel`."""
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[Told | Exception]()
 
-    def drain(self) -> ReplicaStatus:
-        return self._replica.drain()
+        def tell(each: Told | Exception) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, each)
+
+        request = await asyncio.to_thread(self._replica.ask, question, tell)
+        self._asked[token] = request
+        try:
+            while True:
+                each = await told.get()
+                if isinstance(each, Exception):
+                    raise each
+                yield each
+                if isinstance(each, Answer):
+                    return
+        finally:
+            del self._asked[token]
+            self._replica.cancel(request)
+
+    async def cancel(self, token: str) -> None:
+        """Nobody waits for that answer any more."""
+        if token in self._asked:
+            self._replica.cancel(self._asked[token])
+
+    async def documents(self, query: DocumentsQuery) -> DocumentsPage:
+        return await asyncio.to_thread(self._replica.documents, query)
+
+    async def fate(self, topic: str, partition: int, offset: int) -> Fate:
+        return await asyncio.to_thread(self._replica.fate, topic, partition, offset)
+
+    async def drain(self) -> ReplicaStatus:
+        return await asyncio.to_thread(self._replica.drain)
 
 
-# Health must not queue behind answers; how many of those run at once is the replica's own bound.
-ReplicaActor = ray.remote(concurrency_groups={"control": 4, "query": 64})(RemoteReplica)  # type: ignore[call-overload]
+# Health must not queue behind answers; how many of those run at once is the device loop's own bound.
+ReplicaActor = ray.remote(concurrency_groups={"control": 16, "query": 2048})(RemoteReplica)  # type: ignore[call-overload]

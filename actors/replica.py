@@ -1,12 +1,13 @@
 """A replica: one model, one memory, one poller; it learns its stream, answers questions meanwhile, and is saved.
 
-    thread        consumes                    produces                          waits for
-    ingest        poller.poll()               memory and state                  the device's turn; the broker
-    save          a staged memory and state   snapshots                         dead letters acknowledged, the store
-    answer (n)    questions                   answers                           the device's turn
-    status        the last state              ReplicaStatus                     nothing
+    thread     consumes                      produces                            waits for
+    device     questions, documents, calls   memory, state, pieces of answers    its inbox
+    ingest     poller.poll()                 work for the device                 the device; the broker; at the start, the store
+    save       a staged memory and state     snapshots                           dead letters acknowledged, the store
+    status     the last state                ReplicaStatus                       nothing
 
-The class is plain; `actors.remote_replica` puts it into a process. `__init__` restores: a restart by Ray runs nothing else.
+The class is plain; `actors.remote_replica` puts it into a process. Nothing is loaded by `__init__`: what a replica needs may be away for a
+while, so it is fetched by the ingest thread, which tries again, and `status` says what it waits for.
 """
 
 from __future__ import annotations
@@ -16,45 +17,85 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 
+from actors import device_loop
 from actors.config import StreamConfig
+from actors.device_loop import DeviceLoop, Event, Request
 from actors.engines import device_of, engine_options
 from actors.handles import RemotePoller
+from actors.history import History, Moment
 from actors.learner import Learner
-from actors.messages import Answer, Filter, Knowledge, Phase, Polled, Question, ReplicaStatus, Source
+from actors.messages import (
+    Answer,
+    Begun,
+    Choice,
+    DocumentsPage,
+    DocumentsQuery,
+    Fate,
+    Filter,
+    Knowledge,
+    Phase,
+    Piece,
+    Polled,
+    Question,
+    Remembered,
+    ReplicaStatus,
+    Source,
+    Token,
+    Told,
+)
 from actors.poller import PollerClient
 from actors.saver import Saver
 from model.catalog import checkpoint_folder
-from model.engine import Allowed, Asking, Completion, Read
+from model.conversation import Prompt
+from model.engine import Allowed, Asking, Completion, Engine, Logprob, Read
 from model.loading import load_engine
 from pipeline.errors import MemstreamError
 from pipeline.ledger import Ledger
-from pipeline.positions import StreamState, caught_up, format_positions
+from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
+from pipeline.records import Outcome, Partition
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
 
 OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool, Mapping[str, str]], PollerClient]
+Emit = Callable[[Told | Exception], None]
 POLL_TIMEOUT_S = 0.5
 RETRY_S = 2.0
 SAVE_RETRY_S = 10.0
 DRAIN_RETRIES = 5
+CALL_TIMEOUT_S = 300.0
+"""A turn of the device takes seconds at most, so whoever waits so long for one waits for something that hangs."""
+
+
+class NotReady(MemstreamError):
+    """The replica loads or restores still. Ask another one, or this one again."""
+
+    retriable = True
+
+
+class NotKnownYet(MemstreamError):
+    """What the question demands to be known is not known here yet. Ask again, or allow more `wait_s`."""
+
+    retriable = True
 
 
 class Replica:
     """One replica of a stream. Number 0 owns the lineage: it alone writes snapshots, dead letters and commits."""
 
-    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller) -> None:
+    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller, restarts: int = 0) -> None:
         torch.set_num_threads(threads)
-        self._config, self._number = config, number
+        self._config, self._number, self._restarts = config, number, restarts
         self._phase: Phase = Phase.STARTING
-        self._problem: str | None = None
+        self._problem: str | None = "loads the model"
         self._snapshot_problem: str | None = None
         self._failure: str | None = None
         self._stop = threading.Event()
@@ -62,30 +103,25 @@ class Replica:
         self._complete_up_to_s: float | None = None
         self._caught_up = False
         self._highwaters: Mapping[str, int] = {}
-        self._running_answers = 0
-        self._places = threading.BoundedSemaphore(config.replicas.max_answers)
+        self._answered = 0
         self._poller: PollerClient | None = None
-
-        device = device_of(config)
-        self._engine = load_engine(checkpoint_folder(config.model.name), device, config.model.dtype, engine_options(config))
-        self._device = torch.device(device)
-        self._saver = Saver(config, SnapshotStore(config.snapshots, config.stream), self._engine, self._device)
-        state = self._saver.restore() or StreamState.beginning({})
-        self._learner = Learner(config, self._engine, state, lambda letter: self._client.reject(letter))
+        self._pending: Future[None] | None = None
         self._tried_at_s = time.monotonic()
         self._open_poller = open_poller
-        self._ingest: threading.Thread | None = None
-        if config.replicas.mode == "serve":
-            self._phase = Phase.SERVING
-        else:
-            if self._owns_lineage:
-                self._saver.claim()
-            self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
-            self._ingest.start()
+        self._device = ""
+        self._parts: _Parts | None = None
+        self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
+        self._ingest.start()
 
     @property
     def _owns_lineage(self) -> bool:
         return self._number == 0
+
+    @property
+    def _ready(self) -> _Parts:
+        if self._parts is None:
+            raise NotReady(f"replica {self._number} is not ready: {self._failure or self._problem}")
+        return self._parts
 
     @property
     def _client(self) -> PollerClient:
@@ -93,15 +129,58 @@ class Replica:
             raise MemstreamError("the stream has not been reached yet")
         return self._poller
 
-    # ------------------------------------------------------------------ learning
+    # ------------------------------------------------------------------ starting
 
     def _run(self) -> None:
         """The ingest thread: the one place where a failure of the stream ends up."""
         try:
+            self._start()
             while not self._stop.is_set():
                 self._ingest_once()
         except Exception as error:
             self._fail(error)
+
+    def _start(self) -> None:
+        config, device = self._config, device_of(self._config)
+        self._device = device
+        engine = load_engine(checkpoint_folder(config.model.name), device, config.model.dtype, engine_options(config))
+        store = SnapshotStore(config.snapshots, config.stream)
+        saver = Saver(config, store, engine, torch.device(device))
+        state = self._patiently(saver.restore, "restores the latest snapshot") or StreamState.beginning({})
+        if config.replicas.mode != "serve" and self._owns_lineage:
+            self._patiently(saver.claim, "claims the stream")
+        if self._stop.is_set():
+            return
+        learner = Learner(config, engine, state, lambda letter: self._client.reject(letter))
+        answers = config.answers
+        loop = DeviceLoop(
+            engine,
+            lambda: (learner.state, self._complete_up_to_s),
+            share=answers.share,
+            most_running=answers.most_running,
+            most_waiting=answers.most_waiting,
+            prefill_tokens=answers.prefill_tokens,
+        )
+        loop.start()
+        self._parts = _Parts(engine, learner, saver, loop, History(store, engine))
+        self._problem = None
+        if config.replicas.mode == "serve":
+            self._phase = Phase.SERVING
+            self._stop.wait()
+
+    def _patiently(self, call: Callable[[], Any], doing: str) -> Any:
+        """What the store gives, as soon as it is there."""
+        self._problem = doing
+        while not self._stop.is_set():
+            try:
+                return call()
+            except MemstreamError as error:
+                if not error.retriable:
+                    raise
+                self._phase, self._problem = Phase.WAITING, f"{doing}: {error}"
+                log.warning("replica %d of %s waits: %s", self._number, self._config.stream, error)
+                self._stop.wait(RETRY_S)
+        return None
 
     def _fail(self, error: Exception) -> None:
         """It cannot go on learning; what it knows it still answers from."""
@@ -109,33 +188,51 @@ class Replica:
         self._failure = f"{type(error).__name__}: {error}"
         self._stop.set()
 
+    # ------------------------------------------------------------------ learning
+
     def _ingest_once(self) -> None:
         try:
             polled = self._poll()
         except MemstreamError as error:
+            self._settle_pending()
             if not error.retriable:
                 raise
             self._phase, self._problem = Phase.WAITING, str(error)
             self._stop.wait(RETRY_S)
             return
         self._phase, self._problem = Phase.RUNNING, None
+        work = self._ready.loop.learn(self._learn(polled))
+        # The device has the next batch at hand when it is through with this one; no more than one waits.
+        self._settle_pending()
+        self._pending = work
+        if not polled.items:
+            self._settle_pending()
+
+    def _settle_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _learn(self, polled: Polled) -> Generator[None, None, None]:
+        """On the device's thread: what was polled, item by item."""
+        learner = self._ready.learner
         for item in polled.items:
             if self._stop.is_set():
                 return  # what was not learned comes again from the position
-            self._learner.learn(item)
+            yield from learner.learn(item)
             self._save_if_due()
-        self._learner.note_topics(polled.topic_ids)
+        learner.note_topics(polled.topic_ids)
         self._heard(polled)
         self._save_if_due()
 
     def _poll(self) -> Polled:
         if self._poller is None:
-            state = self._learner.state
+            state = self._ready.learner.state
             self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
         return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
 
     def _heard(self, polled: Polled) -> None:
-        positions = self._learner.state.positions
+        positions = self._ready.learner.state.positions
         self._highwaters = format_positions(polled.highwaters)
         self._caught_up = caught_up(positions, polled.highwaters)
         if self._caught_up and polled.heard.issuperset(positions):
@@ -148,7 +245,7 @@ class Replica:
             return
         if self._snapshot_problem and time.monotonic() - self._tried_at_s < SAVE_RETRY_S:
             return
-        last, state = self._saver.last, self._learner.state
+        last, state = self._ready.saver.last, self._ready.learner.state
         updates = state.update_number - (last.update_number if last else 0)
         # The first position of a stream that starts at the end is saved at once: a crash before that would lose what came in between.
         first = last is None and bool(state.positions) and self._config.kafka.start == "latest"
@@ -157,14 +254,14 @@ class Replica:
             self._saving.start()
 
     def _unsaved(self) -> bool:
-        last = self._saver.last
-        return last is None or format_positions(self._learner.state.positions) != last.position
+        last = self._ready.saver.last
+        return last is None or format_positions(self._ready.learner.state.positions) != last.position
 
     def _save(self) -> None:
         """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
         self._tried_at_s = time.monotonic()
         try:
-            self._saver.save(self._learner, self._client)
+            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
             self._snapshot_problem = None
         except Exception as error:
             log.error("no snapshot: %s", error)
@@ -172,22 +269,32 @@ class Replica:
             if not (isinstance(error, MemstreamError) and error.retriable):
                 self._fail(error)
 
+    def _between_turns(self, call: Callable[[], Any]) -> Any:
+        return self._ready.loop.call(call).result(CALL_TIMEOUT_S)
+
     def drain(self) -> ReplicaStatus:
         """Finish the document, save, commit, let go of the stream. Answers go on."""
         self._stop.set()
-        if self._ingest is not None:
-            self._ingest.join()
-        if self._saving is not None:
-            self._saving.join()
-        if self._failure is None and self._phase not in (Phase.SERVING, Phase.DRAINED):
+        self._ingest.join()
+        if self._failure is None and self._parts is not None and self._phase not in (Phase.SERVING, Phase.DRAINED):
+            self._settle_pending()
+            if self._saving is not None:
+                self._saving.join()
             self._phase = Phase.DRAINING
             if self._owns_lineage and self._poller is not None:
                 self._save_last()
+        if self._failure is None and self._phase is not Phase.SERVING:
             self._phase = Phase.DRAINED
         if self._poller is not None:
             self._poller.close()
             self._poller = None
         return self.status()
+
+    def close(self) -> None:
+        """End the device's thread; whoever still waits for an answer is told so."""
+        self._stop.set()
+        if self._parts is not None:
+            self._parts.loop.close()
 
     def _save_last(self) -> None:
         if self._unsaved():
@@ -197,7 +304,7 @@ class Replica:
         """The last snapshot before the end: a store or a broker that is away for a moment is waited for."""
         try:
             self._client.renew()
-            self._saver.save(self._learner, self._client)
+            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
         except MemstreamError as error:
             if not error.retriable or tries == 1:
                 raise
@@ -207,95 +314,203 @@ class Replica:
 
     # ------------------------------------------------------------------ answering
 
-    def answer(self, question: Question) -> Answer:
-        """Answer from exactly one version of memory (READ-ONE-VERSION).
+    def ask(self, question: Question, emit: Emit) -> Request:
+        """Put a question to the device; `emit` is told what becomes of it, the last time with an `Answer` or an error. It must not wait.
+
+        READ-ONE-VERSION: an answer is given from exactly one version of memory.
 
         Raises:
             ValueError: the prompt is empty or too long, or asks for what this memory cannot do.
-            VersionEvicted: (token pools) overtaken by updates again and again: there is too little room for this update rate.
+            NoSuchTime: as_of names a snapshot that there is not.
+            Busy: too many are waiting.
+            NotReady: it loads still.
         """
-        wanted, most = question.max_new_tokens or 0, self._config.answers.most_new_tokens
-        if not 0 <= wanted <= most:
-            raise ValueError(f"{wanted} new tokens were asked for; at most {most} are given (answers.most_new_tokens)")
-        tokens, limit = self._engine.prompt_tokens(question.messages), self._config.answers.max_prompt_tokens
+        parts = self._ready
+        prompt, timeout_s = self._prompt(question), question.timeout_s or self._config.answers.timeout_s
+        moment = parts.history.at(question.demand) if question.demand.past else None
+        asking = self._asking(question, parts.learner.state if moment is None else moment.state)
+        now_s = time.monotonic()
+        request = Request(
+            prompt=prompt,
+            askings=[replace(asking, seed=None if asking.seed is None else asking.seed + number) for number in range(question.answers)],
+            emit=_Telling(self, emit, moment),
+            deadline_s=now_s + timeout_s,
+            ready_by_s=now_s + min(question.demand.wait_s, timeout_s),
+            memory=None if moment is None else moment.memory,
+            known=None if moment is None else lambda: (moment.state, None),
+        )
+        if question.demand.at_least or question.demand.max_staleness_s is not None:
+            request.ready = lambda: self._missing(question) is None
+            request.not_ready = lambda: NotKnownYet(self._missing(question) or "it was not known in time")
+        parts.loop.ask(request)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for the answer any more."""
+        if self._parts is not None:
+            self._parts.loop.cancel(request)
+
+    def answer(self, question: Question) -> Answer:
+        """`ask`, and wait for the whole answer."""
+        told: SimpleQueue[Told | Exception] = SimpleQueue()
+        self.ask(question, told.put)
+        while True:
+            each = told.get()
+            if isinstance(each, Answer):
+                return each
+            if isinstance(each, Exception):
+                raise each
+
+    def _prompt(self, question: Question) -> Prompt:
+        wanted, answers = question.max_new_tokens or 0, self._config.answers
+        if not 0 <= wanted <= answers.most_new_tokens:
+            raise ValueError(f"{wanted} new tokens were asked for; at most {answers.most_new_tokens} are given (answers.most_new_tokens)")
+        if not 1 <= question.answers <= answers.most_running:
+            raise ValueError(
+                f"{question.answers} answers were asked for; 1 to {answers.most_running} are given at once (answers.most_running)"
+            )
+        engine = self._ready.engine
+        prompt = engine.compose(question.messages) if question.text is None else engine.plain(question.text)
+        tokens, limit = len(prompt.tokens), answers.max_prompt_tokens
         if not 0 < tokens <= limit:
             raise ValueError(f"the prompt has {tokens} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
-        started = time.monotonic()
-        complete_s = self._complete_up_to_s  # before anything is read: an answer never claims to know more than it does
-        with self._counted():
-            done, (version, state) = self._engine.answer(question.messages, self._asking(question), self._boundary)
-        return Answer(
-            text=done.text,
-            finish_reason=done.finish_reason,
-            prompt_tokens=done.prompt_tokens,
-            completion_tokens=done.completion_tokens,
-            knowledge=self._knowledge(version, state, complete_s, done),
-            seconds=time.monotonic() - started,
-        )
+        return prompt
 
-    @contextmanager
-    def _boundary(self) -> Iterator[tuple[int, StreamState]]:
-        with self._learner.boundary() as state:
-            yield self._engine.version, state
+    def _missing(self, question: Question) -> str | None:
+        """What the question demands and this replica does not know; None: it knows enough."""
+        positions = self._ready.learner.state.positions
+        for partition, offset in parse_positions(question.demand.at_least).items():
+            if positions.get(partition, 0) <= offset:
+                return f"{partition} has been read up to {positions.get(partition, 0)}, not beyond {offset}"
+        most_s, complete_s = question.demand.max_staleness_s, self._complete_up_to_s
+        if most_s is not None and (complete_s is None or time.time() - complete_s > most_s):
+            age = "never yet" if complete_s is None else f"{time.time() - complete_s:.1f} s ago"
+            return f"the position was last at the log's end {age}; {most_s:g} s are demanded"
+        return None
 
-    def _asking(self, question: Question) -> Asking:
+    def _asking(self, question: Question, state: StreamState) -> Asking:
         only = question.only
-        if not only.empty and not self._engine.forgets:
+        if not only.empty and not self._ready.engine.forgets:
             raise ValueError("this model reads its whole memory at once: answers cannot be kept to some documents")
         return Asking(
             limit=question.max_new_tokens or self._config.answers.max_new_tokens,
             temperature=question.temperature,
             top_p=question.top_p,
+            top_k=question.top_k,
+            repetition_penalty=question.repetition_penalty,
             seed=question.seed,
-            allowed=None if only.empty else self._allowed(only),
+            stop=question.stop,
+            top_logprobs=question.top_logprobs,
+            allowed=None if only.empty else self._allowed(only, state),
             most_blocks=question.max_blocks,
         )
 
-    def _allowed(self, only: Filter) -> Allowed:
+    def _allowed(self, only: Filter, state: StreamState) -> Allowed:
         """A mask over updates: which of them belong to documents that the filter admits."""
-        rows = [row for row in self._learner.state.ledger if only.admits(row)]
+        rows = [row for row in state.ledger if only.admits(row)]
         updates = np.array([update for row in rows for update in row.updates], dtype=np.int64)
         return lambda numbers: np.isin(numbers, updates)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self._running_answers += 1
-        try:
-            with self._places:
-                yield
-        finally:
-            self._running_answers -= 1
+    def told(self, event: Event, begun: tuple[float, Any], moment: Moment | None) -> Told | Exception | None:
+        """An event of the loop as it is told outside."""
+        started_s, known = begun
+        if isinstance(event, device_loop.Piece):
+            return Piece(index=event.index, text=event.text, tokens=self._tokens(event.logprobs))
+        if isinstance(event, device_loop.Failed):
+            return event.error
+        if isinstance(event, device_loop.Begun):
+            return Begun(knowledge=self._knowledge(known, moment, ()))
+        self._answered += 1
+        choices = tuple(
+            Choice(
+                text=done.text,
+                finish_reason=done.finish_reason,
+                completion_tokens=done.completion_tokens,
+                tokens=self._tokens(done.logprobs),
+            )
+            for done in event.completions
+        )
+        return Answer(
+            choices=choices,
+            prompt_tokens=event.completions[0].prompt_tokens,
+            knowledge=self._knowledge(known, moment, event.completions),
+            seconds=time.monotonic() - started_s,
+        )
 
-    def _knowledge(self, version: int, state: StreamState, complete_s: float | None, done: Completion) -> Knowledge:
+    def _tokens(self, logprobs: Sequence[Logprob]) -> tuple[Token, ...]:
+        text = self._ready.engine.decode_tokens
+        return tuple(
+            Token(text=text([each.token]), logprob=each.logprob, top=tuple((text([token]), value) for token, value in each.top))
+            for each in logprobs
+        )
+
+    def _knowledge(self, known: tuple[StreamState, float | None], moment: Moment | None, done: Sequence[Completion]) -> Knowledge:
+        state, complete_s = known
+        grounded = [each.grounded for each in done if each.grounded is not None]
         return Knowledge(
             stream=self._config.stream,
             replica=self._number,
-            version=version,
+            version=version_of(state),
             update_number=state.update_number,
             position=format_positions(state.positions),
             watermark_ms=state.watermark_ms,
-            applied=state.counts["applied"],  # type: ignore[index]
+            applied=state.counts.get(Outcome.APPLIED, 0),
             **freshness(complete_s),
-            grounded=done.grounded,
-            sources=_sources(done.read, state.ledger),
+            grounded=any(grounded) if grounded else None,
+            sources=_sources([read for each in done for read in each.read], state.ledger),
+            epoch=None if moment is None else moment.epoch,
         )
+
+    # ------------------------------------------------------------------ what it remembers
+
+    def documents(self, query: DocumentsQuery) -> DocumentsPage:
+        """Remembered documents, the newest learned first."""
+        words, source = query.text.casefold(), (query.source or "").casefold()
+        found = [
+            row
+            for row in self._ready.learner.state.ledger
+            if (not source or (row.source or "").casefold() == source)
+            and (not words or any(words in (text or "").casefold() for text in (row.title, row.source, row.document_id)))
+        ]
+        found.sort(key=lambda row: row.updates[0], reverse=True)
+        page = found[query.offset : query.offset + query.limit]
+        return DocumentsPage(documents=tuple(map(Remembered.of, page)), total=len(found))
+
+    def fate(self, topic: str, partition: int, offset: int) -> Fate:
+        """What became of an offset."""
+        learner = self._ready.learner
+        place, state = Partition(topic, partition), learner.state
+        row = next((row for row in state.ledger if (row.partition, row.offset) == (place, offset)), None)
+        if row is not None:
+            return Fate(state=Outcome.APPLIED.value, document=Remembered.of(row))
+        if place not in state.positions or state.positions[place] <= offset:
+            return Fate(state="waiting")
+        outcome = learner.outcomes.get((place, offset))
+        return Fate(state="passed" if outcome is None else outcome.value)
 
     # ------------------------------------------------------------------ watching
 
     def status(self) -> ReplicaStatus:
         """How it stands; waits for nothing."""
-        state, last = self._learner.state, self._saver.last
+        common: dict[str, Any] = {
+            "replica": self._number,
+            "phase": Phase.FAILED if self._failure else self._phase,
+            "problem": self._failure or self._problem,
+            "pid": os.getpid(),
+            "node": platform.node(),
+            "device": self._device,
+            "restarts": self._restarts,
+            "at_s": time.time(),
+        }
+        if self._parts is None:
+            return ReplicaStatus(**common, loading=True)
+        parts, state, last = self._parts, self._parts.learner.state, self._parts.saver.last
         complete_s = self._complete_up_to_s
         still = self._phase in (Phase.DRAINED, Phase.SERVING) and last is not None and last.update_number == state.update_number
         return ReplicaStatus(
-            replica=self._number,
-            phase=Phase.FAILED if self._failure else self._phase,
-            problem=self._failure or self._problem,
-            pid=os.getpid(),
-            node=platform.node(),
-            device=str(self._device),
+            **common,
             update_number=state.update_number,
-            version=self._engine.version,
+            version=version_of(state),
             position=format_positions(state.positions),
             highwater=self._highwaters,
             counts={outcome.value: count for outcome, count in state.counts.items()},
@@ -303,16 +518,50 @@ class Replica:
             caught_up=self._caught_up,
             **freshness(complete_s),
             remembered_documents=len(state.ledger),
-            remembered_updates=self._engine.remembered,
-            memory_tokens=self._engine.num_tokens,
+            remembered_updates=parts.engine.remembered,
+            memory_tokens=parts.engine.num_tokens,
             documents_cut=state.documents_cut,
             tokens_left_out=state.tokens_left_out,
-            running_answers=self._running_answers,
+            running_answers=parts.loop.running,
+            waiting_answers=parts.loop.waiting,
+            answered=self._answered,
+            turns={turn.value: count for turn, count in parts.loop.turns.items()},
+            turn_s=parts.loop.turn_s,
+            seconds={turn.value: seconds for turn, seconds in parts.loop.seconds.items()},
             epoch=last.epoch if last else None,
             epoch_age_s=time.time() - last.created_at_s if last else None,
             snapshot_problem=self._snapshot_problem,
             memory_sha256=last.memory_sha256 if last and still else None,
         )
+
+
+class _Parts:
+    """What a replica has once it is ready."""
+
+    __slots__ = ("engine", "history", "learner", "loop", "saver")
+
+    def __init__(self, engine: Engine, learner: Learner, saver: Saver, loop: DeviceLoop, history: History) -> None:
+        self.engine, self.learner, self.saver, self.loop, self.history = engine, learner, saver, loop, history
+
+
+class _Telling:
+    """Tells one asker of the loop's events."""
+
+    def __init__(self, replica: Replica, emit: Emit, moment: Moment | None) -> None:
+        self._replica, self._emit, self._moment = replica, emit, moment
+        self._started_s, self._known = time.monotonic(), None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, device_loop.Begun):
+            self._known = event.known
+        told = self._replica.told(event, (self._started_s, self._known), self._moment)
+        if told is not None:
+            self._emit(told)
+
+
+def version_of(state: StreamState) -> int:
+    """Documents learned and deleted since the stream began: with each of them memory changed, and with nothing else."""
+    return state.counts.get(Outcome.APPLIED, 0) + state.counts.get(Outcome.DELETED, 0)
 
 
 def freshness(complete_s: float | None) -> dict[str, Any]:

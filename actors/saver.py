@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from pipeline.snapshots.manifest import Manifest
 from pipeline.snapshots.writer import SnapshotContent, SnapshotStore
 
 log = logging.getLogger(__name__)
+
+BetweenTurns = Callable[[Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +83,8 @@ class Saver:
         self.last = _saved(manifest, state)
         return state
 
-    def save(self, learner: Learner, poller: PollerClient) -> Saved:
-        """Write one snapshot while updates go on.
+    def save(self, learner: Learner, poller: PollerClient, between_turns: BetweenTurns) -> Saved:
+        """Write one snapshot while updates go on; `between_turns` calls a function where memory and state fit each other.
 
         1. Stage: memory and state of one document boundary. Learning goes on from here, however slow the store is.
         2. Wait for the dead letters: none of those before the position may be lost.
@@ -90,11 +93,11 @@ class Saver:
         """
         if self._generation is None:
             raise ValueError("only the owner of the lineage writes snapshots")
-        with learner.boundary() as state:  # 1
-            image = self._images.stage()
+        image, state = between_turns(lambda: (self._images.stage(), learner.state))  # 1
         poller.flush(self._config.dead_letters.flush_timeout_s)  # 2
         manifest = self._store.write(self._content(image, state), self._generation)  # 3
-        self._images.saved(manifest, image, self._store)
+        settled = self._images.saved(manifest, image, self._store)
+        between_turns(settled)
         self.last = _saved(manifest, state)
         try:
             poller.commit(manifest.positions, f"{self._config.stream}@{manifest.epoch}")  # 4

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,10 +18,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.config import StreamConfig
-from actors.handles import NAMESPACE, ReplicaHandle, named_replicas, query_name, replica_name, result_of
-from actors.messages import Answer, Phase, Question, ReplicaStatus
-from actors.query import NoReplica, QueryActorProcess
+from actors.handles import NAMESPACE, ReplicaHandle, here, named_replicas, query_name, reason_of, replica_name, result_of
+from actors.messages import Answer, DocumentsPage, DocumentsQuery, Phase, Question, ReplicaStatus
+from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
+from actors.router import NoReplica
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.snapshots.objects import is_local
 
@@ -92,7 +93,12 @@ class Supervisor:
         threads = fit(config)
         replicas = [ReplicaHandle(_start_replica(config, number, threads), number) for number in range(config.replicas.count)]
         query = QueryActorProcess.options(
-            name=query_name(config.stream), namespace=NAMESPACE, num_cpus=0, max_concurrency=64, max_restarts=-1
+            name=query_name(config.stream),
+            namespace=NAMESPACE,
+            num_cpus=0,
+            max_concurrency=4096,
+            max_restarts=-1,
+            scheduling_strategy=here(),
         ).remote(config)
         return cls(config, replicas, query)
 
@@ -119,23 +125,31 @@ class Supervisor:
             raise NoReplica(f"the query actor of {self.config.stream!r} does not answer; ask again") from error
         return answer
 
+    def documents(self, query: DocumentsQuery) -> DocumentsPage:
+        """Remembered documents. Raises NoReplica."""
+        try:
+            page: DocumentsPage = result_of(self._query.documents.remote(query), 30)
+        except (RayActorError, GetTimeoutError) as error:
+            raise NoReplica(f"the query actor of {self.config.stream!r} does not answer; ask again") from error
+        return page
+
     def healthy(self) -> list[ReplicaStatus]:
-        """All replicas as they stand.
+        """All replicas as they stand. One that cannot go on is shown as such, and the others do.
 
         Raises:
-            ReplicaFailed: one cannot go on.
+            ReplicaFailed: none of them can go on.
         """
         statuses = self.statuses()
-        for status in statuses:
-            if status.phase is Phase.FAILED or (status.phase is Phase.DOWN and self._is_dead(status.replica)):
-                raise ReplicaFailed(f"replica {status.replica}: {status.problem}")
+        over = [status for status in statuses if self._is_over(status)]
+        if len(over) == len(statuses):
+            raise ReplicaFailed("; ".join(f"replica {status.replica}: {status.problem}" for status in over))
         return statuses
 
     def watch(self, enough: Callable[[list[ReplicaStatus]], bool]) -> Iterator[list[ReplicaStatus]]:
         """The statuses, again and again, until `enough` of them.
 
         Raises:
-            ReplicaFailed: a replica cannot go on.
+            ReplicaFailed: no replica can go on.
         """
         while True:
             statuses = self.healthy()
@@ -149,9 +163,11 @@ class Supervisor:
         *_, last = self.watch(lambda found: all(status.answers for status in found))
         return last
 
-    def _is_dead(self, number: int) -> bool:
+    def _is_over(self, status: ReplicaStatus) -> bool:
+        if status.phase is not Phase.DOWN:
+            return status.phase is Phase.FAILED
         # A replica that is being restarted is DOWN for moments only; asked again with patience, only a dead one still is.
-        return self._replicas[number].status(timeout_s=30.0).phase is Phase.DOWN
+        return self._replicas[status.replica].status(timeout_s=30.0).phase is Phase.DOWN
 
     def drain(self, timeout_s: float = 600.0) -> list[ReplicaStatus]:
         """Let all replicas finish their document, save and stop reading. Answers go on until `stop`.
@@ -159,15 +175,12 @@ class Supervisor:
         Raises:
             ReplicaLost: one was killed meanwhile; the same call may be made again.
         """
-        return [self._drained(replica, timeout_s) for replica in self._replicas]
-
-    def _drained(self, replica: ReplicaHandle, timeout_s: float) -> ReplicaStatus:
         try:
-            return replica.drain(timeout_s)
+            return ReplicaHandle.drain(self._replicas, timeout_s)
         except GetTimeoutError as error:
-            raise ReplicaFailed(f"replica {replica.number}: still not drained after {timeout_s:.0f} s") from error
+            raise ReplicaFailed(f"not all replicas have drained after {timeout_s:.0f} s") from error
         except RayActorError as error:
-            raise ReplicaLost(f"replica {replica.number}: its process ended while it drained") from error
+            raise ReplicaLost(f"a replica's process ended while it drained: {reason_of(error)}") from error
 
     def stop(self) -> None:
         """End the actors."""
@@ -182,16 +195,30 @@ def fit(config: StreamConfig) -> int:
     Raises:
         ConfigurationError: the cluster does not have what the configuration asks for.
     """
-    replicas, resources = config.replicas, ray.cluster_resources()
-    cores, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    replicas, cores = config.replicas, int(ray.cluster_resources().get("CPU", 1))
     each = replicas.num_cpus or max(1, cores // replicas.count)
-    if each * replicas.count > cores:
-        raise ConfigurationError(f"replicas: {replicas.count} x num_cpus {each} need more than the cluster's {cores} cores")
-    if replicas.num_gpus * replicas.count > gpus:
-        raise ConfigurationError(f"replicas: {replicas.count} x num_gpus {replicas.num_gpus} need more than the cluster's {gpus:g} GPUs")
-    if len([node for node in ray.nodes() if node["Alive"]]) > 1 and is_local(config.snapshots.root):
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if places(nodes, each, replicas.num_gpus) < replicas.count:
+        raise ConfigurationError(
+            f"replicas: {replicas.count} x (num_cpus {each}, num_gpus {replicas.num_gpus:g}) do not fit; each runs on one node, and "
+            f"there are nodes of {', '.join(map(_told, nodes))}"
+        )
+    if len(nodes) > 1 and is_local(config.snapshots.root):
         raise ConfigurationError(f"snapshots.root {config.snapshots.root} is one node's disk; use s3:// or gs:// on a cluster")
     return each
+
+
+def places(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:
+    """How many replicas the nodes hold: each needs its cores and GPUs on one of them.
+
+    >>> places([{"CPU": 6, "GPU": 1}, {"CPU": 3}], 2, 0), places([{"CPU": 6, "GPU": 1}, {"CPU": 3}], 2, 0.5), places([{"CPU": 1}] * 8, 2, 0)
+    (4, 2, 0)
+    """
+    return sum(int(min(node.get("CPU", 0) // cores, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes)
+
+
+def _told(node: Mapping[str, float]) -> str:
+    return f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs"
 
 
 def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:

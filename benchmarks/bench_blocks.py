@@ -22,7 +22,7 @@ from model.block_engine import BlockEngine, ReadingConfig
 from model.block_llm import BlockLLM
 from model.catalog import NAME, checkpoint_folder
 from model.conversation import Prompt
-from model.engine import Asking
+from model.engine import Asked, Asking, prepared
 from model.loading import EngineOptions, load_engine
 from model.memory.blocks import BlockMemory, Place
 from model.memory.scratch import Scratch
@@ -76,12 +76,12 @@ def measured(engine: BlockEngine, runs: int) -> dict[str, float]:
         states = states.to(engine.memory.model.device)
         scored = timed(lambda: engine.score(prompt, states, 4, Asking(limit=1)))  # noqa: B023
         started = time.perf_counter()
-        running = engine.begin(prompt, Asking(limit=DECODED + 1))
+        (running,) = engine.begin([Asked(prompt=prompt, asking=Asking(limit=DECODED + 1))])
         first_s = time.perf_counter() - started
-        running.ends = frozenset()
+        running._ends = frozenset()
         started = time.perf_counter()
         while running.finish_reason is None:
-            engine.decode([running])
+            engine.decode()
         if run:  # the first one warms up
             first.append(first_s)
             decoded.append((time.perf_counter() - started) / DECODED)
@@ -102,7 +102,7 @@ def measured(engine: BlockEngine, runs: int) -> dict[str, float]:
 def report_writing(engine: BlockEngine, runs: int) -> None:
     """What one update costs, beside a plain forward of the same tokens."""
     chunk = list(range(100, 100 + TOKENS))
-    write = statistics.median(timed(lambda: engine.prepare([chunk])) for _ in range(runs + 1))
+    write = statistics.median(timed(lambda: prepared(engine, [chunk])) for _ in range(runs + 1))
     model = engine.memory.model
     tokens = torch.tensor([chunk], device=model.device)
 

@@ -16,6 +16,7 @@ from jobs.command import start
 JOBS: Final = {
     "demo": "See it work: a model learns from a Kafka stream what it could not have known, and says from where it knows.",
     "run": "Learn a stream from Kafka and answer questions, until told to stop.",
+    "serve": "Answer over HTTP for the streams of a Ray cluster.",
     "publish": "Publish documents into a topic.",
     "ask": "Ask a running stream a question.",
     "status": "How the replicas of a running stream stand.",

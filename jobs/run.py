@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from actors.config import StreamConfig
+from actors.http.serve import start_front, stop_front
 from actors.messages import ReplicaStatus
 from actors.supervisor import ReplicaLost, Supervisor, disconnect
 from jobs.command import start
@@ -61,6 +62,9 @@ def run(
     ] = None,
     as_json: AsJson = False,
     address: RayAddress = None,
+    http: Annotated[
+        bool, typer.Option("--http", help="Answer over HTTP as well: the OpenAI protocol and a page, at http.host and http.port.")
+    ] = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the effective configuration, secrets masked, and exit.")
     ] = False,
@@ -78,12 +82,12 @@ def run(
         raise ConfigurationError("replicas.mode: serve reads nothing, so it never catches up; leave out --until")
     # Ray repeats what the replicas print on our standard output; that is for the result alone.
     with redirect_stdout(sys.stderr):
-        statuses = run_stream(stream, until, address)
+        statuses = run_stream(stream, until, address, http)
     if as_json:
         print(json.dumps(result_of(stream, statuses)))
 
 
-def run_stream(config: StreamConfig, until: Until | None, address: str | None = None) -> list[ReplicaStatus]:
+def run_stream(config: StreamConfig, until: Until | None, address: str | None = None, http: bool = False) -> list[ReplicaStatus]:
     """Start everything, wait until told to stop or, with `until`, until all replicas have caught up, and drain.
 
     Raises:
@@ -100,7 +104,12 @@ def run_stream(config: StreamConfig, until: Until | None, address: str | None = 
         progress.say(as_yaml(config))
         supervisor = Supervisor.start(config)
         undo.callback(supervisor.stop)
-        undo.enter_context(announced(config.stream))
+        url = None
+        if http:
+            url = start_front(config.http)
+            undo.callback(stop_front)
+            progress.say(f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/")
+        undo.enter_context(announced(config.stream, url))
         return watch_and_drain(supervisor, progress, stop_when(stop, until))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 
 from actors.handles import NAMESPACE, query_name
-from actors.query import NoReplica
+from actors.router import NoReplica
 from actors.supervisor import Supervisor, connect
 from model.assets import cache_dir
 from pipeline.errors import ConfigurationError
@@ -35,12 +35,14 @@ class Running:
     address: str
     pid: int
     started: str = ""
+    url: str | None = None
 
 
 @contextmanager
-def announced(stream: str) -> Iterator[None]:
-    """Others on this machine find the stream until the block ends. Ray must be connected."""
-    mine = Running(stream=stream, address=ray.get_runtime_context().gcs_address, pid=os.getpid(), started=_started(os.getpid()))
+def announced(stream: str, url: str | None = None) -> Iterator[None]:
+    """Others on this machine find the stream until the block ends, and its front at `url`. Ray must be connected."""
+    address = ray.get_runtime_context().gcs_address
+    mine = Running(stream=stream, address=address, pid=os.getpid(), started=_started(os.getpid()), url=url)
     path = _folder() / f"{stream}.{mine.pid}.json"
     writing = path.with_suffix(".tmp")
     writing.write_text(json.dumps(asdict(mine)))
@@ -51,8 +53,8 @@ def announced(stream: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def find_stream(stream: str | None, address: str | None) -> Supervisor:
-    """The running stream of that name, or the only one there is.
+def find_stream(stream: str | None, address: str | None, *, any_stream: bool = False) -> Supervisor:
+    """The running stream of that name, or the only one there is; with `any_stream` one of several.
 
     Raises:
         NoReplica: none runs where we looked.
@@ -62,7 +64,8 @@ def find_stream(stream: str | None, address: str | None) -> Supervisor:
         here = _here(stream)
         address = here.address if here is not None else "auto"
     join(address)
-    return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
+    streams = _streams_of_cluster()
+    return Supervisor.find(stream or (streams[0] if any_stream and streams else _only(streams, "on this Ray cluster")))
 
 
 def join(address: str | None) -> None:

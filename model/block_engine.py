@@ -1,30 +1,35 @@
 """Learning and answering with a block memory.
 
-prompt -> trunk -> select -> read the best blocks, or go on as the base model -> first token
-                                                   every further token: one pass over all running rows, each with its own memory
+prompts side by side -> trunk -> select, each for itself -> read the best blocks, or go on as the base model -> first tokens
+every running answer -> trunk -> reader, or the base model's own layers -> one token more each
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+from torch.nn.utils.rnn import pad_sequence
 
+from model.block_llm import BlockLLM, layer_step
 from model.conversation import Conversation, Prompt
-from model.engine import Asking, Boundary, Completion, Learned, Messages, Read
+from model.engine import Asked, Asking, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
-from model.reading.rows import Row, lower_pass, upper_pass
-from model.turns import DeviceTurns
+from model.reading.answering import Running, take_next
+from model.reading.rows import Arenas, Kept, Pass, Row, Shape, side_by_side, spans_of
 
-T = TypeVar("T")
 MAX_QUERY_TOKENS = 256
 """Tokens of a conversation that blocks are compared with, the latest ones (BOUNDED)."""
+
+WRITTEN_TOGETHER = 4
+"""Chunks of a document that are written in one turn of the device. Part of what a memory is, bit for bit: never a matter of load."""
+
+BASE, READER = 0, 1
+"""Rows that read nothing and go on through the base model's own layers, and rows that read."""
 
 UNKNOWN = "I don't know."
 """What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
@@ -45,33 +50,6 @@ class ReadingConfig:
     margin: float = 0.8
 
 
-@dataclass(slots=True, eq=False)
-class Running:
-    """One answer under way."""
-
-    row: Row
-    read: tuple[Read, ...]
-    prompt_tokens: int
-    limit: int
-    ends: frozenset[int]
-    processors: LogitsProcessorList
-    generator: torch.Generator | None
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-
-    def take(self, logits_V: Tensor) -> None:
-        """Choose the next token, and see whether it is the last."""
-        so_far: Any = torch.tensor([self.tokens], dtype=torch.long, device=logits_V.device)
-        scores: Tensor = self.processors(so_far, logits_V[None].float())[0]
-        drawn = scores.argmax() if self.generator is None else torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
-        token = int(drawn)
-        self.tokens.append(token)
-        if token in self.ends:
-            self.finish_reason = "stop"
-        elif len(self.tokens) >= self.limit:
-            self.finish_reason = "length"
-
-
 class BlockEngine:
     """One block memory, its model and its tokenizer; an `Engine`."""
 
@@ -79,13 +57,12 @@ class BlockEngine:
     forgets = True
     min_tokens = 1
 
-    def __init__(
-        self, memory: BlockMemory, conversation: Conversation, config: ReadingConfig | None = None, turns: DeviceTurns | None = None
-    ) -> None:
-        self.memory, self.conversation = memory, conversation
-        self.config, self.turns = config or ReadingConfig(), turns or DeviceTurns()
+    def __init__(self, memory: BlockMemory, conversation: Conversation, config: ReadingConfig | None = None) -> None:
+        self.memory, self.conversation, self.config = memory, conversation, config or ReadingConfig()
         self._model = memory.model
         self._ends = frozenset() if conversation.end is None else frozenset((conversation.end,))
+        self._arenas = Arenas(_shape(self._model))
+        self._running: dict[Row, Running] = {}
 
     @property
     def update_tokens(self) -> int:
@@ -100,10 +77,6 @@ class BlockEngine:
         return self.memory.update_number
 
     @property
-    def version(self) -> int:
-        return self.memory.version
-
-    @property
     def remembered(self) -> int:
         return len(self.memory)
 
@@ -114,12 +87,28 @@ class BlockEngine:
     def encode(self, text: str) -> list[int]:
         return self.conversation.encode(text)
 
+    def compose(self, messages: Messages) -> Prompt:
+        return self.conversation.prompt(messages)
+
+    def plain(self, text: str) -> Prompt:
+        return self.conversation.plain(text)
+
+    def decode_tokens(self, tokens: Sequence[int]) -> str:
+        return self.conversation.decode(tokens)
+
     # ------------------------------------------------------------------ learning
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> list[Block]:
+    def can_learn(self) -> bool:
+        return True
+
+    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, list[Block]]:
         contexts: list[Sequence[int]] = [(), *chunks[:-1]]
-        with self.turns.update():
-            return self.memory.write(chunks, contexts)
+        blocks: list[Block] = []
+        for start in range(0, len(chunks), WRITTEN_TOGETHER):
+            part = slice(start, start + WRITTEN_TOGETHER)
+            blocks += self.memory.write(chunks[part], contexts[part])
+            yield
+        return blocks
 
     def commit(self, prepared: Sequence[Block], forget: Collection[int] = ()) -> Learned:
         updates, left = self.memory.apply(prepared, forget)
@@ -127,100 +116,132 @@ class BlockEngine:
 
     # ------------------------------------------------------------------ answering
 
-    def prompt_tokens(self, messages: Messages) -> int:
-        return len(self.conversation.tokens(messages))
-
-    def answer(self, messages: Messages, asking: Asking, boundary: Boundary[T]) -> tuple[Completion, T]:
-        prompt = self.conversation.prompt(messages)
-        with self.turns.answer():
-            with self.turns.decode_step(), boundary() as at:
-                running = self.begin(prompt, asking)
-            while running.finish_reason is None:
-                with self.turns.decode_step():
-                    self.decode([running])
-        return self.completion(running), at
-
-    def answer_together(self, conversations: Sequence[Messages], asking: Asking) -> list[Completion]:
-        """Several questions side by side, those that read and those that do not: one pass for each token of all of them."""
-        with self.turns.answer():
-            running = []
-            for messages in conversations:
-                with self.turns.decode_step():
-                    running.append(self.begin(self.conversation.prompt(messages), asking))
-            while any(each.finish_reason is None for each in running):
-                with self.turns.decode_step():
-                    self.decode(running)
-        return [self.completion(each) for each in running]
+    def can_begin(self) -> bool:
+        return True
 
     @torch.no_grad()
-    def begin(self, prompt: Prompt, asking: Asking) -> Running:
-        """Select, read and give the first token.
-
-        READ-ONE-VERSION: blocks are chosen and copied at one moment, and memory is needed no more.
-        """
-        row = Row(self._model, len(prompt.tokens) + asking.limit)
-        trunk = lower_pass(self._model, [row], torch.tensor([prompt.tokens], device=self._model.device))
-        read = self._select(prompt, trunk[0], row, asking)
-        hidden = upper_pass(self._model, [row], trunk)
-        generator, processors = self._sampling(asking)
-        running = Running(row, read, len(prompt.tokens), asking.limit, self._ends, processors, generator)
-        running.take(self._model.logits(hidden[:, -1:])[0, 0])
+    def begin(self, asked: Sequence[Asked]) -> list[Running]:
+        """Select, read and give first tokens. Blocks are chosen and copied here, and the memory is needed no more."""
+        prompts = [each.prompt.tokens for each in asked]
+        kept = Kept()
+        trunk_BTD = self._trunk(prompts, kept)
+        begun: list[tuple[Row, Running]] = []
+        for number, each in enumerate(asked):
+            begun.append(self._placed(each, trunk_BTD[number, : len(prompts[number])]))
+            kept.lay_into(begun[-1][0], number, len(prompts[number]))
+        hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
+        running = [each for _, each in begun]
+        take_next(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+        self._running.update(begun)
+        self._end_finished(running)
         return running
 
+    def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
+        """Prompts side by side, padded on the right, where a causal model does not look: states before layer S, [B, T, D]."""
+        rows = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(self._model.device)
+        hidden: Tensor = self._model.base.model.embed_tokens(rows)
+        rotary = self._model.rotary(torch.arange(rows.shape[1], device=rows.device)[None])
+        for layer in self._model.trunk_layers:
+            hidden = layer_step(layer, hidden, rotary, kept)  # type: ignore[arg-type]
+        return hidden
+
+    def _placed(self, asked: Asked, trunk_TD: Tensor) -> tuple[Row, Running]:
+        """Choose what a question reads, and lay it in front of the room for its text."""
+        prompt, asking = asked.prompt, asked.asking
+        memory: BlockMemory = asked.memory or self.memory
+        read = chosen_blocks(self.score(prompt, trunk_TD, self._most(asking), asking, memory), self.config)
+        # Room for some of the answer; a long one moves on.
+        room = len(prompt.tokens) + min(asking.limit, 64)
+        if read:
+            keys, values = memory.projected(sorted(each.update for each in read))
+            row = self._arenas.place(READER, sum(each.shape[2] for each in keys), room)
+            self._model.remember(row, keys, values)
+        else:
+            row = self._arenas.place(BASE, 0, room)
+        return row, Running(prompt.tokens, asking, self._ends, self.conversation, read, bool(read), self._model.device)
+
+    def _upper_pass(self, rows: Sequence[Row], trunk_BTD: Tensor, counts: Sequence[int]) -> Tensor:
+        """From layer S to the end, rows that were just placed: what comes out of the last layer, [B, T, D]."""
+        output = torch.empty_like(trunk_BTD)
+        for group in (BASE, READER):
+            order = [number for number, row in enumerate(rows) if (row.memory > 0) is (group == READER)]
+            # Rows of one arena were placed one after the other.
+            order.sort(key=lambda number: (id(rows[number].arena), rows[number].place))
+            if order:
+                spans = side_by_side([rows[number] for number in order], [counts[number] for number in order])
+                output[order] = self._upper(group, Pass(spans), trunk_BTD[order])
+        return output
+
+    def _upper(self, group: int, passed: Pass, trunk_BTD: Tensor) -> Tensor:
+        rotary = self._model.rotary(passed.positions(trunk_BTD.shape[1]))
+        hidden = trunk_BTD
+        for index, layer in enumerate(self._model.reader if group == READER else self._model.own_layers):
+            hidden = layer_step(layer, hidden, rotary, passed.layer(True, index))  # type: ignore[arg-type]
+        passed.done()
+        return hidden
+
     @torch.no_grad()
-    def decode(self, running: Sequence[Running]) -> None:
-        """One token more for each answer that is not finished, in one pass."""
-        going = [each for each in running if each.finish_reason is None]
-        if going:
-            rows = [each.row for each in going]
-            tokens = torch.tensor([[each.tokens[-1]] for each in going], device=self._model.device)
-            logits = self._model.logits(upper_pass(self._model, rows, lower_pass(self._model, rows, tokens)))
-            for number, each in enumerate(going):
-                each.take(logits[number, -1])
+    def decode(self) -> None:
+        self._arenas.make_room()
+        groups = [(group, spans_of(self._arenas.of(group))) for group in (BASE, READER)]
+        everyone = Pass([span for _, spans in groups for span in spans])
+        running = [self._running[row] for span in everyone.spans for row in span.rows]
+        if not running:
+            return
+        tokens = torch.tensor([[each.tokens[-1]] for each in running], device=self._model.device)
+        hidden: Tensor = self._model.base.model.embed_tokens(tokens)
+        rotary = self._model.rotary(everyone.positions(1))
+        for index, layer in enumerate(self._model.trunk_layers):
+            hidden = layer_step(layer, hidden, rotary, everyone.layer(False, index))  # type: ignore[arg-type]
+        parts, start = [], 0
+        for group, spans in groups:
+            if spans:
+                end = start + sum(len(span.rows) for span in spans)
+                parts.append(self._upper(group, Pass(spans), hidden[start:end]))
+                start = end
+        take_next(running, self._model.logits(torch.cat(parts)[:, -1]))
+        self._end_finished(running)
+
+    def _end_finished(self, running: Sequence[Running]) -> None:
+        for each in running:
+            if each.finish_reason is not None:
+                self.end(each)
+
+    def end(self, running: Running) -> None:
+        for row in [row for row, each in self._running.items() if each is running]:
+            del self._running[row]
+            self._arenas.remove(row)
 
     def completion(self, running: Running) -> Completion:
-        """What a finished answer is. One that says it does not know was read from nothing."""
-        text = self.conversation.decode(running.tokens)
-        grounded = running.row.grounded and text != UNKNOWN
-        return Completion(
-            text=text,
-            finish_reason=running.finish_reason or "length",
-            prompt_tokens=running.prompt_tokens,
-            completion_tokens=len(running.tokens),
-            read=running.read if grounded else (),
-            grounded=grounded,
-        )
+        """What an answer is. One that says it does not know was read from nothing."""
+        done = running.completion()
+        if done.grounded and done.text.strip() == UNKNOWN:
+            return replace(done, grounded=False, read=())
+        return done
 
-    def _sampling(self, asking: Asking) -> tuple[torch.Generator | None, LogitsProcessorList]:
-        processors = LogitsProcessorList()
-        if asking.temperature <= 0:
-            return None, processors
-        processors.append(TemperatureLogitsWarper(asking.temperature))
-        if asking.top_p < 1:
-            processors.append(TopPLogitsWarper(asking.top_p))
-        generator = torch.Generator(device=self._model.device)
-        if asking.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(asking.seed)
-        return generator, processors
+    def _most(self, asking: Asking) -> int:
+        return self.config.most_blocks if asking.most_blocks is None else asking.most_blocks
 
-    def score(self, prompt: Prompt, trunk_TD: Tensor, most: int, asking: Asking) -> Scored:
+    def score(self, prompt: Prompt, trunk_TD: Tensor, most: int, asking: Asking, memory: BlockMemory | None = None) -> Scored:
         """The best blocks for a conversation whose trunk states these are."""
         asked = [(place, weight) for first, end, weight in prompt.spans for place in range(first, end)][-MAX_QUERY_TOKENS:]
         if not asked or most == 0:
             return Scored(updates=(), scores=(), null=0.0)
         weights = torch.tensor([weight for _, weight in asked], device=trunk_TD.device)
-        return self.memory.score(trunk_TD[[place for place, _ in asked]], weights, most, asking.allowed)
+        return (memory or self.memory).score(trunk_TD[[place for place, _ in asked]], weights, most, asking.allowed)
 
-    def _select(self, prompt: Prompt, trunk_TD: Tensor, row: Row, asking: Asking) -> tuple[Read, ...]:
-        most = self.config.most_blocks if asking.most_blocks is None else asking.most_blocks
-        with self.memory.steady():
-            chosen = chosen_blocks(self.score(prompt, trunk_TD, most, asking), self.config)
-            if chosen:
-                keys, values = self.memory.projected(sorted(each.update for each in chosen))
-                row.remember(keys, values, len(prompt.tokens))
-        return chosen
+
+def _shape(model: BlockLLM) -> Shape:
+    attention = model.base.model.layers[0].self_attn
+    return Shape(
+        lower_layers=model.first,
+        upper_layers=model.layers_kept,
+        heads=model.config.num_attention_heads // attention.num_key_value_groups,
+        head_dim=attention.head_dim,
+        dtype=model.dtype,
+        device=model.device,
+    )
 
 
 def chosen_blocks(scored: Scored, config: ReadingConfig) -> tuple[Read, ...]:

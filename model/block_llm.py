@@ -31,7 +31,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from model.config import MemoryLLMConfig
-from model.memory_llm import adapt, shared_copy
+from model.memory_llm import adapt, rotate, shared_copy
+from model.reading.rows import Row
 from model.reading.selection import Selector
 
 Rotary: TypeAlias = tuple[Tensor, Tensor]
@@ -140,6 +141,13 @@ class BlockLLM(nn.Module):
         attention = layer.self_attn
         shape = (states_MD.shape[0], -1, attention.head_dim)
         return attention.k_proj(normed).view(shape).transpose(0, 1), attention.v_proj(normed).view(shape).transpose(0, 1)
+
+    def remember(self, row: Row, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Put selected blocks in front of a row's text, oldest first: `keys` (unrotated) and `values` are [R, H, n, e] for each block."""
+        cos, sin = self.rotary(torch.arange(-row.memory, 0, device=self.device)[None])
+        upper = row.arena.upper
+        upper[0, :, row.place, :, : row.memory] = rotate(torch.cat(list(keys), dim=2), cos[0], sin[0])
+        upper[1, :, row.place, :, : row.memory] = torch.cat(list(values), dim=2)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """[B, T, vocabulary] from what came out of the last layer."""

@@ -55,7 +55,7 @@ class Conversation:
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The conversation in the model's chat format, or plain lines where it has none; ready for the assistant's turn."""
@@ -79,6 +79,11 @@ class Conversation:
             tokens += own
             rest = after
         return Prompt(tokens=tuple(tokens + self._encode(rest)), spans=tuple(spans))
+
+    def plain(self, text: str) -> Prompt:
+        """A text as it stands, to be continued: blocks are compared with all of it."""
+        tokens = self.encode(text)
+        return Prompt(tokens=tuple(tokens), spans=((0, len(tokens), 1.0),))
 
     def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
         if self.tokenizer.chat_template:

@@ -1,28 +1,26 @@
-"""What a replica does with its memory, whichever kind it is: learn a document, answer a question. Values and the face; no threads here.
+"""What a replica does with its memory, whichever kind it is: the body of the device loop, as values and plain calls. No threads here.
 
-chunks -> prepare -> commit        a document is written beside the memory, then shown to readers at once
-messages -> answer                 from exactly one version, first token to last
+chunks -> prepare (one update at a time) -> commit     a document is written beside the memory, then shown to readers at once
+questions -> begin -> decode, decode, ... -> end       each from exactly one version, first token to last; all that run share a pass
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.turns import DeviceTurns
+from model.conversation import Prompt
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from model.reading.answering import Running
+
 Messages = Sequence[Mapping[str, str]]
 Allowed = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """Update numbers -> which of them an answer may read; numbers below 0 stand for nothing."""
-
-Boundary = Callable[[], AbstractContextManager[T]]
-"""Enters one document boundary: while it is held nothing is committed, and what it gives belongs to the memory of that moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +37,8 @@ class Asking:
 
     Attributes:
         limit: most new tokens.
+        stop: strings that end an answer; they are not part of it.
+        top_logprobs: alternatives whose log-probabilities are wanted beside each token's own; None: no log-probabilities.
         allowed: which updates may be read; None: all.
         most_blocks: that are read; None: as the engine is configured, 0: none.
     """
@@ -46,9 +46,22 @@ class Asking:
     limit: int
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
     allowed: Allowed | None = None
     most_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question as the engine gets it. `memory`: another memory than the engine's own, of its kind: what was known at another time."""
+
+    prompt: Prompt
+    asking: Asking
+    memory: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,15 @@ class Read:
 
     update: int
     score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprob:
+    """Log-probability of a token that was chosen, as the model gave it, and (token, log-probability) of the likeliest ones."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +94,11 @@ class Completion:
     completion_tokens: int
     read: tuple[Read, ...] = ()
     grounded: bool | None = None
+    logprobs: tuple[Logprob, ...] = field(default=())
 
 
 class Engine(Protocol):
-    """One memory and the model that writes and reads it."""
-
-    turns: DeviceTurns
+    """One memory and the model that writes and reads it. Whoever calls it is its only caller at that moment."""
 
     @property
     def kind(self) -> Literal["blocks", "tokens"]: ...
@@ -108,11 +129,6 @@ class Engine(Protocol):
         ...
 
     @property
-    def version(self) -> int:
-        """Grows with every commit."""
-        ...
-
-    @property
     def remembered(self) -> int:
         """Updates of which something is left."""
         ...
@@ -122,14 +138,34 @@ class Engine(Protocol):
         """Memory tokens a layer."""
         ...
 
+    # ------------------------------------------------------------------ text; these may be called from any thread
+
     def encode(self, text: str) -> list[int]:
         """A feed's text as tokens: control tokens neither added nor read from it."""
         ...
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Any:
+    def compose(self, messages: Messages) -> Prompt:
+        """A conversation in the model's chat format."""
+        ...
+
+    def plain(self, text: str) -> Prompt:
+        """A text that is to be continued as it stands."""
+        ...
+
+    def decode_tokens(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, control tokens left out."""
+        ...
+
+    # ------------------------------------------------------------------ learning
+
+    def can_learn(self) -> bool:
+        """Whether there is room for an update now; if not, there is when answers have ended."""
+        ...
+
+    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, Any]:
         """Write one document's chunks, each behind the one before; readers see nothing of it yet.
 
-        Raises UpdateFailed, and nothing is kept.
+        Gives way after each turn of the device, and returns what `commit` takes. Raises UpdateFailed, and nothing is kept.
         """
         ...
 
@@ -137,10 +173,52 @@ class Engine(Protocol):
         """Show readers what was prepared, and take the updates `forget` out, in one step."""
         ...
 
-    def prompt_tokens(self, messages: Messages) -> int:
-        """How long a conversation is."""
+    # ------------------------------------------------------------------ answering
+
+    def can_begin(self) -> bool:
+        """Whether another question can begin now; if not, it can when answers have ended."""
         ...
 
-    def answer(self, messages: Messages, asking: Asking, boundary: Boundary[T]) -> tuple[Completion, T]:
-        """Answer a conversation; what `boundary` gave at the moment that it was read."""
+    def begin(self, asked: Sequence[Asked]) -> list[Running]:
+        """Read for some questions, side by side, and give each its first token. They run until they are ended.
+
+        READ-ONE-VERSION: what they read of the memory is theirs from here on.
+        """
         ...
+
+    def decode(self) -> None:
+        """One token more for every answer that runs and is not finished, in one pass."""
+        ...
+
+    def end(self, running: Running) -> None:
+        """Let go of an answer, finished or not."""
+        ...
+
+    def completion(self, running: Running) -> Completion:
+        """What an answer is. `grounded` is for this to say: an answer may turn out to know nothing."""
+        ...
+
+
+def answer_together(engine: Engine, conversations: Sequence[Messages], asking: Asking) -> list[Completion]:
+    """Several questions side by side, for whoever has the engine to himself."""
+    running = engine.begin([Asked(prompt=engine.compose(messages), asking=asking) for messages in conversations])
+    while any(each.finish_reason is None for each in running):
+        engine.decode()
+    for each in running:
+        engine.end(each)
+    return [engine.completion(each) for each in running]
+
+
+def answer(engine: Engine, messages: Messages, asking: Asking) -> Completion:
+    """One question."""
+    return answer_together(engine, [messages], asking)[0]
+
+
+def prepared(engine: Engine, chunks: Sequence[Sequence[int]]) -> Any:
+    """A document written in one go, for whoever has the engine to himself."""
+    turns = engine.prepare(chunks)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as done:
+            return done.value

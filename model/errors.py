@@ -2,8 +2,7 @@
 
 ModelError
 ├── CheckpointError   files do not hold the model they say they hold
-├── UpdateFailed      one text could not be injected
-└── VersionEvicted    a reader held its pool version for too long (retriable)
+└── UpdateFailed      one text could not be injected
 """
 
 from __future__ import annotations
@@ -23,9 +22,3 @@ class CheckpointError(ModelError):
 
 class UpdateFailed(ModelError):
     """A text could not be injected: no tokens, or states that are not finite. The document goes to the dead letters."""
-
-
-class VersionEvicted(ModelError):
-    """An answer outlived its pool version. Ask again, or raise `replicas.spare_blocks`."""
-
-    retriable = True

@@ -15,7 +15,6 @@ from model.conversation import Conversation
 from model.memory.blocks import BlockMemory
 from model.memory.tokens import MemoryPool
 from model.pool_engine import PoolEngine
-from model.turns import DeviceTurns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +25,11 @@ class EngineOptions:
         seed, spare_blocks, max_versions: of a token pool, see `MemoryPool`.
         blocks, scratch, projected_bytes: of a block memory, see `BlockMemory`.
         reading: how blocks are chosen.
-        decode_steps_per_update: the share of answers while updates go on.
     """
 
     seed: int = 0
     spare_blocks: int = 16
     max_versions: int = 3
-    decode_steps_per_update: int = 4
     blocks: int = 2048
     scratch: Path | None = None
     projected_bytes: int = 256 << 20
@@ -46,13 +43,12 @@ def load_engine(folder: Path, device: str, dtype: str = "auto", options: EngineO
         CheckpointError: the folder holds no such model.
     """
     options = options or EngineOptions()
-    turns = DeviceTurns(options.decode_steps_per_update)
     if read_config(folder).reading_layer is not None:
         blocks = load_block_model(folder, device, compute_dtype(dtype, device))
         memory = BlockMemory(blocks, options.blocks, options.scratch, options.projected_bytes)
-        return BlockEngine(memory, Conversation.of(folder), options.reading, turns)
+        return BlockEngine(memory, Conversation.of(folder), options.reading)
     model = load_model(folder, device, compute_dtype(dtype, device))
-    pool = MemoryPool(model, options.seed, min(options.spare_blocks, model.config.num_blocks + 2), options.max_versions, turns)
+    pool = MemoryPool(model, options.seed, min(options.spare_blocks, model.config.num_blocks + 2), options.max_versions)
     load_pool(folder, model, pool)
     return PoolEngine(pool, Conversation.of(folder, model.bos_embedding is not None))
 

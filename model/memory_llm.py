@@ -79,16 +79,15 @@ class MemoryReader(LlamaForCausalLM):
         if position_ids is None:
             start = past_key_values.get_seq_length()
             position_ids = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
-        with past_key_values.turn():
-            output: CausalLMOutputWithPast = super().forward(
-                input_ids,
-                attention_mask,
-                position_ids + prefix.length,
-                past_key_values,
-                inputs_embeds,
-                memory_prefix=prefix,
-                **kwargs,
-            )
+        output: CausalLMOutputWithPast = super().forward(
+            input_ids,
+            attention_mask,
+            position_ids + prefix.length,
+            past_key_values,
+            inputs_embeds,
+            memory_prefix=prefix,
+            **kwargs,
+        )
         return output
 
 

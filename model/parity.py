@@ -245,5 +245,4 @@ def same_answer(found: Tensor, expected: Tensor, prompt: int, ends: Tensor) -> b
 
 def pool_tensor(pool: MemoryPool) -> Tensor:
     """The whole pool as one tensor [L, N, D], oldest token first: for small pools."""
-    with pool.hold() as version:
-        return torch.stack([layer.memory_ND for layer in pool.layers(version)])
+    return torch.stack([layer.memory_ND for layer in pool.layers(pool.published)])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def eventually(told: Callable[[], bool], what: str, timeout_s: float = PATIENCE_
 
 
 def kill_9(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it went with another one that was killed
+        os.kill(pid, signal.SIGKILL)
     eventually(lambda: not alive(pid), f"{pid} ended")
 
 

@@ -18,13 +18,13 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.27,
-    "paragraphs": 0.17,
-    "squad": 0.20,
-    "wiki": 0.11,
-    "leaders": 0.14,
-    "fields": 0.06,
-    "edits": 0.05,
+    "stories": 0.28,
+    "paragraphs": 0.20,
+    "squad": 0.26,
+    "wiki": 0.10,
+    "leaders": 0.09,
+    "fields": 0.03,
+    "edits": 0.04,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {
     "stories": 0.25,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import bm25s
 
 from jobs.evaluation.students import ANSWER_TOKENS, Reply
 from model.block_engine import BlockEngine
-from model.engine import Asking
+from model.engine import Asking, answer
 from model.loading import EngineOptions, load_engine
 from pipeline.errors import ConfigurationError
 from pipeline.records import Document
@@ -56,7 +55,7 @@ class Rag:
         best = self._best(question)
         passages = "\n\n".join(self._texts[name] for name in best)
         messages = [{"role": "user", "content": PROMPT.format(passages=passages, question=question)}]
-        done, _ = self._engine.answer(messages, Asking(limit=ANSWER_TOKENS, most_blocks=0), nullcontext)
+        done = answer(self._engine, messages, Asking(limit=ANSWER_TOKENS, most_blocks=0))
         return Reply(
             text=done.text, sources=best, grounded=bool(best), prompt_tokens=done.prompt_tokens, seconds=time.monotonic() - started
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from model.block_engine import BlockEngine, ReadingConfig
-from model.engine import Asking, Engine
+from model.engine import Asking, Engine, answer, prepared
 from model.loading import EngineOptions, load_engine
 from pipeline.chunks import ChunkConfig, chunk_document
 from pipeline.decode import content_sha256
@@ -85,7 +84,7 @@ class EngineStudent:
             most_updates=engine.most_updates,
             min_tokens=engine.min_tokens,
         )
-        learned = engine.commit(engine.prepare([chunk.token_ids for chunk in chunked.chunks]))
+        learned = engine.commit(prepared(engine, [chunk.token_ids for chunk in chunked.chunks]))
         self._owners |= dict.fromkeys(learned.updates, document.document_id)
         self.documents += 1
         self.tokens_left_out += chunked.tokens_left_out
@@ -94,14 +93,14 @@ class EngineStudent:
     def forget(self, document_ids: Sequence[str]) -> None:
         """Take them back, where the memory can: a pool lets them fade."""
         if self.engine.forgets:
-            self.engine.commit(self.engine.prepare(()), [update for update, owner in self._owners.items() if owner in document_ids])
+            self.engine.commit(prepared(self.engine, ()), [update for update, owner in self._owners.items() if owner in document_ids])
         self._owners = {update: owner for update, owner in self._owners.items() if owner not in document_ids}
 
     def ask(self, question: str) -> Reply:
         started = time.monotonic()
         newest = self.engine.update_number - DENSE_BLOCKS
         asking = Asking(limit=ANSWER_TOKENS, allowed=(lambda numbers: numbers >= np.int64(newest)) if self.dense else None)
-        done, _ = self.engine.answer([{"role": "user", "content": question}], asking, nullcontext)
+        done = answer(self.engine, [{"role": "user", "content": question}], asking)
         sources = dict.fromkeys(self._owners[each.update] for each in done.read if each.update in self._owners)
         return Reply(
             text=done.text,

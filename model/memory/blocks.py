@@ -13,9 +13,7 @@ Nothing is pinned: a reading copies the few blocks that it wants, so updates nev
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -113,7 +111,6 @@ class BlockMemory:
         self._where: dict[int, int] = {}
         self._scratch = Scratch(scratch)
         self._projected = Projected(projected_bytes)
-        self._lock = threading.RLock()
 
     # ------------------------------------------------------------------ what it holds
 
@@ -133,21 +130,18 @@ class BlockMemory:
 
     def updates(self) -> NDArray[np.int64]:
         """Numbers of the blocks remembered, ascending."""
-        with self._lock:
-            return np.sort(self._updates_B[self._updates_B != FREE])
+        return np.sort(self._updates_B[self._updates_B != FREE])
 
     def digest(self) -> str:
         """SHA-256 over the blocks' digests, oldest first: equal memories have equal ones."""
-        with self._lock:
-            order = self._order()
-            return hashlib.sha256(self._digests_B[order].tobytes()).hexdigest()
+        order = self._order()
+        return hashlib.sha256(self._digests_B[order].tobytes()).hexdigest()
 
     def stage(self) -> Staged:
         """What a snapshot saves, in no time: nothing of a block is copied."""
-        with self._lock:
-            order = self._order()
-            held = [self._held[index] for index in order.tolist()]
-            updates, digests = self._updates_B[order], self._digests_B[order]
+        order = self._order()
+        held = [self._held[index] for index in order.tolist()]
+        updates, digests = self._updates_B[order], self._digests_B[order]
         kept = [each for each in held if each is not None]
         return Staged(updates=updates, digests=digests, places=[each.place for each in kept], keys=[each.keys for each in kept])
 
@@ -188,17 +182,16 @@ class BlockMemory:
         Returns:
             The numbers of the new updates, and of all that left to make room.
         """
-        with self._lock:
-            for update in forget:
-                self._remove(update)
-            numbers = []
-            for block in blocks:
-                self._place(self.update_number, block)
-                numbers.append(self.update_number)
-                self.update_number += 1
-            left = self._evict()
-            self.version += 1
-            return numbers, left
+        for update in forget:
+            self._remove(update)
+        numbers = []
+        for block in blocks:
+            self._place(self.update_number, block)
+            numbers.append(self.update_number)
+            self.update_number += 1
+        left = self._evict()
+        self.version += 1
+        return numbers, left
 
     def load(
         self,
@@ -210,25 +203,23 @@ class BlockMemory:
     ) -> None:
         """Replace everything by blocks that lie somewhere already, oldest first; their states are not read."""
         count = len(updates)
-        with self._lock:
-            self._clear()
-            self._reserve(count)
-            self._updates_B[:count], self._digests_B[:count] = updates, digests
-            self._tokens_B[:count] = [len(each) for each in keys]
-            self._held[:count] = map(Held, places, keys)
-            self._where = {int(update): index for index, update in enumerate(updates)}
-            for index, each in enumerate(keys):
-                self._set_keys(index, torch.from_numpy(each.copy()).view(torch.bfloat16))
-            self.update_number = update_number
-            self._evict()
-            self.version += 1
+        self._clear()
+        self._reserve(count)
+        self._updates_B[:count], self._digests_B[:count] = updates, digests
+        self._tokens_B[:count] = [len(each) for each in keys]
+        self._held[:count] = map(Held, places, keys)
+        self._where = {int(update): index for index, update in enumerate(updates)}
+        for index, each in enumerate(keys):
+            self._set_keys(index, torch.from_numpy(each.copy()).view(torch.bfloat16))
+        self.update_number = update_number
+        self._evict()
+        self.version += 1
 
     def rehome(self, updates: Sequence[int], held: Sequence[Held]) -> None:
         """Blocks lie somewhere else now, where a snapshot put them; what is remembered does not change."""
-        with self._lock:
-            for update, each in zip(updates, held, strict=True):
-                if update in self._where:
-                    self._held[self._where[update]] = each
+        for update, each in zip(updates, held, strict=True):
+            if update in self._where:
+                self._held[self._where[update]] = each
 
     def _clear(self) -> None:
         self._updates_B[:] = FREE
@@ -282,10 +273,6 @@ class BlockMemory:
 
     # ------------------------------------------------------------------ reading
 
-    def steady(self) -> AbstractContextManager[Any]:
-        """While it is held, no block comes or goes: around choosing blocks and copying them."""
-        return self._lock
-
     @torch.no_grad()
     def score(
         self, states_TD: Tensor, weights_T: Tensor, most: int, allowed: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None
@@ -301,16 +288,15 @@ class BlockMemory:
         queries, strength, null = self.model.selector.queries(states_TD)
         strength = strength * weights_T
         nothing = float((strength * null).sum() + self.model.selector.margin)
-        with self._lock:
-            usable = self._updates_B != FREE
-            if allowed is not None:
-                usable &= allowed(self._updates_B)
-            if not usable.any():
-                return Scored(updates=(), scores=(), null=nothing)
-            total = self._scores(queries.to(self._keys_BKE.dtype), strength).cpu()
-            total[torch.from_numpy(~usable)] = -torch.inf
-            best = total.topk(min(most, int(usable.sum())))
-            updates = tuple(int(self._updates_B[index]) for index in best.indices.tolist())
+        usable = self._updates_B != FREE
+        if allowed is not None:
+            usable &= allowed(self._updates_B)
+        if not usable.any():
+            return Scored(updates=(), scores=(), null=nothing)
+        total = self._scores(queries.to(self._keys_BKE.dtype), strength).cpu()
+        total[torch.from_numpy(~usable)] = -torch.inf
+        best = total.topk(min(most, int(usable.sum())))
+        updates = tuple(int(self._updates_B[index]) for index in best.indices.tolist())
         return Scored(updates=updates, scores=tuple(best.values.tolist()), null=nothing)
 
     def _scores(self, queries_TE: Tensor, strength_T: Tensor) -> Tensor:
@@ -327,16 +313,15 @@ class BlockMemory:
         Raises:
             KeyError: a block has left.
         """
-        with self._lock:
-            states = {}
-            for update in updates:
-                if self._projected.get(update) is None:
-                    held = self._held[self._where[update]]
-                    assert held is not None
-                    states[update] = from_bits(held.place.home.states(held.place.row)).to(self.model.device, self.model.dtype)
-            for update, states_RnD in states.items():
-                self._projected.put(update, self._project(states_RnD))
-            found = [each for update in updates if (each := self._projected.get(update)) is not None]
+        states = {}
+        for update in updates:
+            if self._projected.get(update) is None:
+                held = self._held[self._where[update]]
+                assert held is not None
+                states[update] = from_bits(held.place.home.states(held.place.row)).to(self.model.device, self.model.dtype)
+        for update, states_RnD in states.items():
+            self._projected.put(update, self._project(states_RnD))
+        found = [each for update in updates if (each := self._projected.get(update)) is not None]
         return [keys for keys, _ in found], [values for _, values in found]
 
     @torch.no_grad()

@@ -5,9 +5,9 @@
 
 A slot holds one memory token of one layer: its unrotated key and value on the device, its hidden state on the host (for snapshots;
 injection needs only the last K, kept apart on the device). A *version* is, for each layer, the slots in age order. An update writes
-into free slots and publishes a new version; slots of a version that somebody still reads stay until it lets go. When the spare
-slots run out, or too many versions are alive, the oldest reader ends with `VersionEvicted` (BOUNDED). Only a snapshot may not be
-evicted; updates wait for it then.
+into free slots and publishes a new version; slots of a version that somebody still reads stay until it lets go. Where the spare
+slots run out there is no room for an update until an answer has ended (`has_room`); where too many versions are read already, no other
+one can be pinned (`can_pin`). Nobody is evicted: whoever calls decides what goes first (BOUNDED).
 
 The writer's version runs ahead of the readers': a document of several chunks is several updates, `publish` shows them to readers as
 one, and `rollback` takes them back (ONE-STATE).
@@ -16,7 +16,6 @@ Rotation to current positions is done once for each version that a question read
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,11 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.errors import UpdateFailed, VersionEvicted
+from model.errors import UpdateFailed
 from model.memory.draw import SHARED_LAYER, kept_tokens
 from model.memory_llm import MemoryLLM, rotate
 from model.reading.prefix_cache import PrefixCache, PrefixLayer
-from model.turns import DeviceTurns
 
 Draw = Callable[[int, int, int, int, int], NDArray[np.int64]]
 """(seed, update, layer, tokens, dropped) -> ages that survive, as `model.memory.draw.kept_tokens`."""
@@ -50,16 +48,13 @@ class PoolLayer(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """Which slots make up the pool after `update_number` updates, and who still looks at them: readers may be evicted, holders not."""
+    """Which slots make up the pool after `update_number` updates, and how many answers still read them."""
 
     number: int
     update_number: int
     slots_LN: NDArray[np.int32]
     readers: int = 0
-    holders: int = 0
-    evicted: bool = False
     rotated: Rotated | None = field(default=None, repr=False)
-    building: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 class Rotated(NamedTuple):
@@ -76,8 +71,7 @@ class MemoryPool:
         model: projects new tokens; gives shapes, device and dtype.
         seed: of the draw of what an update drops.
         spare_blocks: blocks of K slots beyond N, which bound how many updates a reader may outlive.
-        max_versions: versions alive at once, the current one included.
-        turns: who may use the device; the pool's own if None.
+        max_versions: versions read at once.
         draw: which tokens survive an update; replaying somebody else's updates needs theirs.
     """
 
@@ -87,13 +81,12 @@ class MemoryPool:
         seed: int = 0,
         spare_blocks: int = 16,
         max_versions: int = 3,
-        turns: DeviceTurns | None = None,
         draw: Draw = kept_tokens,
     ) -> None:
         if spare_blocks < 1 or max_versions < 1:
             raise ValueError("spare_blocks and max_versions must be at least 1")
         config = model.config
-        self.model, self.seed, self.max_versions, self.turns = model, seed, max_versions, turns or DeviceTurns()
+        self.model, self.seed, self.max_versions = model, seed, max_versions
         self._draw = draw
         self.num_layers, self.capacity, self.block = config.num_hidden_layers, config.num_memory_tokens, config.num_tokens
         slots = self.capacity + spare_blocks * self.block
@@ -108,8 +101,6 @@ class MemoryPool:
         self._references_LC = np.zeros((self.num_layers, slots), dtype=np.int16)
         self._tail_LKD: Tensor | None = None
         self._published_tail_LKD: Tensor | None = None
-        self._lock = threading.Lock()
-        self._let_go = threading.Condition(self._lock)
         self._free_buffers: list[Rotated] = []
         self._head = self._published = Version(0, 0, np.zeros((self.num_layers, 0), dtype=np.int32))
         self._versions: list[Version] = [self._head]
@@ -151,7 +142,7 @@ class MemoryPool:
         return np.unique(np.take_along_axis(self._written_LC, slots_LN.astype(np.int64), axis=1))
 
     def layers(self, version: Version) -> Iterator[PoolLayer]:
-        """The layers of a version that the caller holds, one at a time; the tensors are copies on the host."""
+        """The layers of a version that is alive, one at a time; the tensors are copies on the host."""
         for index in range(self.num_layers):
             slots = version.slots_LN[index]
             yield PoolLayer(slots, self._written_LC[index, slots], self._hidden_LCD[index, torch.from_numpy(slots.astype(np.int64))])
@@ -166,38 +157,31 @@ class MemoryPool:
         """
         if tokens_T.numel() == 0:
             raise UpdateFailed("a text without tokens")
-        self._await_holders(self.block)
-        with self.turns.update():
-            delta = self.model.inject(tokens_T[None].to(self.model.device), self._tail_LKD)[0]
-            number = self._apply(delta)
+        delta = self.model.inject(tokens_T[None].to(self.model.device), self._tail_LKD)[0]
+        number = self._apply(delta)
         if publish:
             self.publish()
         return number
 
     def apply(self, delta_LMD: Tensor, publish: bool = True) -> int:
         """Apply a delta that was computed elsewhere: K tokens, or several updates' laid end to end as one."""
-        self._await_holders(delta_LMD.shape[1])
-        with self.turns.update():
-            number = self._apply(delta_LMD)
+        number = self._apply(delta_LMD)
         if publish:
             self.publish()
         return number
 
     def publish(self) -> Version:
         """Show readers all updates so far; returns the version they now get."""
-        with self._lock:
-            previous, self._published = self._published, self._head
-            self._published_tail_LKD = self._tail_LKD
-            self._drop_if_unused(previous)
-            # Readers in excess are evicted by the next update, in its turn: never in the middle of a forward pass.
-            return self._published
+        previous, self._published = self._published, self._head
+        self._published_tail_LKD = self._tail_LKD
+        self._drop_if_unused(previous)
+        return self._published
 
     def rollback(self) -> None:
         """Take back the updates since the last `publish`."""
-        with self.turns.update(), self._lock:
-            abandoned, self._head = self._head, self._published
-            self._drop_if_unused(abandoned)
-            self._tail_LKD = self._published_tail_LKD
+        abandoned, self._head = self._head, self._published
+        self._drop_if_unused(abandoned)
+        self._tail_LKD = self._published_tail_LKD
 
     def _tail_of(self, version: Version) -> Tensor | None:
         if version.slots_LN.shape[1] == 0:
@@ -215,28 +199,27 @@ class MemoryPool:
             raise ValueError(f"a delta of {delta_LMD.shape[1]} tokens is less than one block of {self.block}")
         kept = self._survivors(delta_LMD.shape[1])
         number = self.update_number
-        with self._lock:
-            slots_LM = self._take_slots(delta_LMD.shape[1])
+        slots_LM = self._take_slots(delta_LMD.shape[1])
         self._fill(slots_LM, delta_LMD, np.full(slots_LM.shape, number, dtype=np.int64))
         survivors = np.take_along_axis(self._head.slots_LN, kept, axis=1)
         self._advance(np.concatenate((survivors, slots_LM), axis=1), number + 1)
         self._tail_LKD = delta_LMD[:, -self.block :].clone()
         return number
 
+    @torch.no_grad()
     def load(self, layers: Iterable[PoolLayer], update_number: int) -> None:
         """Replace the whole pool, token for token and slot for slot (so answers are the same to the last bit).
 
         Slots beyond this pool's own (another `spare_blocks`) and repeated ones are assigned anew.
         """
-        if len(self._versions) > 1 or self._head.readers or self._head.holders:
+        if len(self._versions) > 1 or self._head.readers:
             raise ValueError("a pool that somebody reads cannot be replaced")
-        with self.turns.update(), torch.no_grad():
-            slots_LN = []
-            for index, layer in enumerate(layers):
-                slots_LN.append(self._usable(layer.slots_N))
-                self._fill_layer(index, slots_LN[-1], layer.memory_ND, layer.updates_N)
-            self._advance(np.stack(slots_LN), update_number)
-            self._tail_LKD = self._tail_of(self._head)
+        slots_LN = []
+        for index, layer in enumerate(layers):
+            slots_LN.append(self._usable(layer.slots_N))
+            self._fill_layer(index, slots_LN[-1], layer.memory_ND, layer.updates_N)
+        self._advance(np.stack(slots_LN), update_number)
+        self._tail_LKD = self._tail_of(self._head)
         self.publish()
 
     def _usable(self, slots_N: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -250,27 +233,19 @@ class MemoryPool:
         kept = np.stack([self._draw(self.seed, self.update_number, layer, self.num_tokens, dropped) for layer in draws])
         return kept if per_layer else np.broadcast_to(kept, (self.num_layers, kept.shape[1]))
 
+    def has_room(self, updates: int = 1) -> bool:
+        """Whether so many updates find free slots now."""
+        return self.num_tokens == 0 or self._free_slots() >= updates * self.block
+
     def _take_slots(self, count: int) -> NDArray[np.int32]:
-        """Free slots for `count` tokens of each layer, evicting the oldest readers if there are not enough."""
-        while self._free_slots() < count:
-            victims = [version for version in self._unneeded() if version.holders == 0]
-            if not victims:
-                spare = self._written_LC.shape[1] - self.capacity
-                raise UpdateFailed(f"{count} more tokens do not fit into {spare} spare slots: raise replicas.spare_blocks")
-            self._drop(victims[0], evict=True)
+        """Free slots for `count` tokens of each layer."""
+        if self._free_slots() < count:
+            spare = self._written_LC.shape[1] - self.capacity
+            raise UpdateFailed(f"{count} more tokens do not fit into {spare} spare slots: raise replicas.spare_blocks, or let answers end")
         return np.stack([np.flatnonzero(layer == 0)[:count] for layer in self._references_LC]).astype(np.int32)
 
     def _free_slots(self) -> int:
         return int((self._references_LC == 0).sum(axis=1).min())
-
-    def _unneeded(self) -> list[Version]:
-        """Versions that live for somebody's sake alone, oldest first."""
-        return [version for version in self._versions if version is not self._head and version is not self._published]
-
-    def _await_holders(self, count: int) -> None:
-        """Wait until `count` slots are free or can be made so. Before the turn is taken: readers go on meanwhile."""
-        with self._let_go:
-            self._let_go.wait_for(lambda: self._free_slots() >= count or not any(version.holders for version in self._versions))
 
     def _fill(self, slots_LM: NDArray[np.int32], states_LMD: Tensor, updates_LM: NDArray[np.int64]) -> None:
         for index in range(self.num_layers):
@@ -297,78 +272,56 @@ class MemoryPool:
     # ------------------------------------------------------------------ versions
 
     def _advance(self, slots_LN: NDArray[np.int32], update_number: int) -> None:
-        with self._lock:
-            self._count_references(slots_LN, 1)
-            previous, self._head = self._head, Version(self._head.number + 1, update_number, slots_LN)
-            self._versions.append(self._head)
-            self._drop_if_unused(previous)
-            self._evict_excess()
-
-    def _evict_excess(self) -> None:
-        readable = [version for version in self._unneeded() if version.holders == 0]
-        for version in readable[: max(0, len(readable) + 1 - self.max_versions)]:
-            self._drop(version, evict=True)
+        self._count_references(slots_LN, 1)
+        previous, self._head = self._head, Version(self._head.number + 1, update_number, slots_LN)
+        self._versions.append(self._head)
+        self._drop_if_unused(previous)
 
     def _drop_if_unused(self, version: Version) -> None:
-        if version in self._unneeded() and version.readers == 0 and version.holders == 0:
-            self._drop(version)
-
-    def _drop(self, version: Version, evict: bool = False) -> None:
-        version.evicted = evict
+        if version is self._head or version is self._published or version.readers:
+            return
         self._versions.remove(version)
         self._count_references(version.slots_LN, -1)
         if version.rotated is not None:
             self._free_buffers.append(version.rotated)
             version.rotated = None
-        self._let_go.notify_all()
 
     def _count_references(self, slots_LN: NDArray[np.int32], by: int) -> None:
         for index in range(slots_LN.shape[0]):
             self._references_LC[index, slots_LN[index]] += by
 
-    @contextmanager
-    def hold(self) -> Iterator[Version]:
-        """Keep the published version whole until the block ends, come what may: for snapshots. Updates wait if the slots run out."""
-        with self._lock:
-            version = self._published
-            version.holders += 1
-        try:
-            yield version
-        finally:
-            with self._lock:
-                version.holders -= 1
-                self._drop_if_unused(version)
-                self._let_go.notify_all()
+    def can_pin(self) -> bool:
+        """Whether the published version can be read: at most `max_versions` are at once."""
+        read = [version for version in self._versions if version.readers]
+        return self._published in read or len(read) < self.max_versions
 
-    @contextmanager
-    def _pin(self) -> Iterator[Version]:
-        with self._lock:
-            version = self._published
-            version.readers += 1
-        try:
-            yield version
-        finally:
-            with self._lock:
-                version.readers -= 1
-                self._drop_if_unused(version)
+    def pin(self) -> PoolView:
+        """READ-ONE-VERSION: the published version for one answer, which lets it go by `unpin`."""
+        if not self.can_pin():
+            raise ValueError(f"{self.max_versions} versions are read already")
+        self._published.readers += 1
+        return PoolView(self, self._published)
+
+    def unpin(self, view: PoolView) -> None:
+        view.version.readers -= 1
+        self._drop_if_unused(view.version)
 
     @contextmanager
     def read(self) -> Iterator[PoolView]:
-        """READ-ONE-VERSION: a view of the published version for one answer, first token to last."""
-        with self._pin() as version, self.turns.answer():
-            yield PoolView(self, version)
+        """`pin`, until the block ends."""
+        view = self.pin()
+        try:
+            yield view
+        finally:
+            self.unpin(view)
 
     def rotated(self, version: Version) -> Rotated:
         """The version's rotated keys, built on first use."""
-        with version.building:
-            if version.rotated is None:
-                version.rotated = self._rotate(version, self._buffer())
-            return version.rotated
+        if version.rotated is None:
+            version.rotated = self._rotate(version, self._free_buffers.pop() if self._free_buffers else self._new_buffer())
+        return version.rotated
 
-    def _buffer(self) -> Rotated:
-        with self._lock:
-            if self._free_buffers:
-                return self._free_buffers.pop()
+    def _new_buffer(self) -> Rotated:
         rows = self._keys_LHRE.shape[2]
         return Rotated(torch.empty_like(self._keys_LHRE), torch.empty(self.num_layers, rows, dtype=torch.bool, device=self.model.device))
 
@@ -404,19 +357,7 @@ class PoolView:
 
     def cache(self) -> PrefixCache:
         """A fresh cache for one prompt or one batch. A pool that was never written has no prefix at all, not even the BOS row."""
-        return PrefixCache(self if self.version.slots_LN.shape[1] else None, self.turn)
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """One forward pass.
-
-        Raises:
-            VersionEvicted: updates went on for so long that the version's slots were needed.
-        """
-        with self._pool.turns.decode_step():
-            if self.version.evicted:
-                raise VersionEvicted(f"version {self.version.number} was evicted at update {self._pool.update_number}")
-            yield
+        return PrefixCache(self if self.version.slots_LN.shape[1] else None)
 
 
 def repeated(delta_LMD: Tensor, capacity: int) -> Tensor:

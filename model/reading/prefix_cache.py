@@ -11,8 +11,6 @@ knowledge of the prefix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -83,16 +81,11 @@ class TailLayer(DynamicLayer):
 
 
 class PrefixCache(Cache):
-    """The cache of one question (or a batch of them): a pool version read by all, and a tail of its own.
+    """The cache of one question (or a batch of them): a pool version read by all, and a tail of its own."""
 
-    Each forward pass runs inside `turn()`: the pool's owner hands out turns on the device there, and a version that was evicted
-    raises.
-    """
-
-    def __init__(self, prefix: Prefix | None, turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(self, prefix: Prefix | None) -> None:
         super().__init__(layer_class_to_replicate=TailLayer)
         self.prefix = prefix
-        self.turn = turn
 
 
 def prefix_attention(
@@ -118,16 +111,17 @@ def prefix_attention(
     batch, _, length, _ = query.shape
     rows = max(1, MAX_SCORE_ELEMENTS // (batch * query.shape[1] * (prefix.keys_HCE.shape[1] + key.shape[2])))
     if rows >= length:
-        return _attend(query, key, value, attention_mask, scaling, prefix).transpose(1, 2), None
+        return attend_to_both(query, key, value, attention_mask, scaling, prefix).transpose(1, 2), None
     pieces = []
     for start in range(0, length, rows):
         piece = slice(start, start + rows)
         mask = None if attention_mask is None else attention_mask[:, :, piece]
-        pieces.append(_attend(query[:, :, piece], key, value, mask, scaling, prefix))
+        pieces.append(attend_to_both(query[:, :, piece], key, value, mask, scaling, prefix))
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, prefix: PrefixLayer) -> Tensor:
+def attend_to_both(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, prefix: PrefixLayer) -> Tensor:
+    """Queries [B, heads, T, E] over the prefix and the tail [B, H, S, E], with `mask` [B, 1, T, S] added to the tail's scores."""
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     per_group = heads // groups

@@ -36,7 +36,7 @@ class ReaderConfig:
     bank: int = 1200
     most_blocks: int = 4
     alone: float = 0.2
-    left_out: float = 0.08
+    left_out: float = 0.14
     rate: float = 6e-4
     warmup_steps: int = 30
     clip: float = 1.0
@@ -152,10 +152,10 @@ class ReaderTrainer:
         return Asked(query, blocks, query.answer)
 
     def _others(self, query: Query, own: Written, new: Sequence[Written], count: int) -> list[Written]:
-        """The blocks that the question's selector likes best among a sample, and some at random; never one of the same matter."""
+        """The blocks that share most of the question's words, and some at random; never one of the same matter."""
         if count == 0:
             return []
-        sample = [*new, *self.rng.sample(list(self.bank), min(len(self.bank), 60))]
+        sample = [*new, *self.bank]
         wrong = [
             each
             for each in sample

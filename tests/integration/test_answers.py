@@ -77,6 +77,7 @@ def test_the_replica_that_knows_more_answers_and_the_other_one_when_it_is_killed
         try:
             publisher.publish(map(text, range(5, 30)))
             ahead, behind = wait_for_a_lead(supervisor)
+            eventually(lambda: supervisor.ask(WHO).knowledge.replica == ahead.replica, "its status has been pushed")
             assert [supervisor.ask(WHO).knowledge.replica for _ in range(3)] == [ahead.replica] * 3
             assert supervisor.ask(WHO).knowledge.applied == 30
 

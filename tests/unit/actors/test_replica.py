@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.config import StreamConfig
-from actors.messages import Filter, Learnable, Phase, Question, ReplicaStatus
-from actors.replica import Replica
-from model.errors import ModelError
-from pipeline.errors import DataLoss, DeadLetterUnacknowledged
+from actors.history import NoSuchTime
+from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus
+from actors.replica import NotKnownYet, NotReady, Replica
+from pipeline.errors import DataLoss, DeadLetterUnacknowledged, StoreUnavailable
 from pipeline.fetched import Joined
 from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, START_MS, ScriptedPoller, document, documents, tombstone
@@ -38,6 +39,7 @@ class Stage:
     def end(self) -> None:
         for replica in self._replicas:
             replica.drain()
+            replica.close()
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_an_answer_names_the_documents_it_was_read_from_and_a_filter_holds(stage
     replica = stage.start(config_with(memory={"margin": -1e6, "read_share": 1e-9}))
     wait(replica, lambda status: status.caught_up)
     question = Question.of("Person 7.", 2)
-    if replica._engine.kind == "tokens":
+    if replica._ready.engine.kind == "tokens":
         assert replica.answer(question).knowledge.grounded is None
         with pytest.raises(ValueError, match="cannot be kept to some documents"):
             replica.answer(Question.of("Who?", 2, Filter(sources=("AFP",))))
@@ -148,7 +150,7 @@ def test_a_correction_and_a_deletion_change_what_is_remembered(stage: Stage, con
     ]
     replica = stage.start(config_with(), script=script)
     status = wait(replica, lambda status: status.position == {"news/0": 5})
-    if replica._engine.kind == "blocks":
+    if replica._ready.engine.kind == "blocks":
         assert (status.counts["applied"], status.counts["deleted"], status.counts["filtered"]) == (3, 1, 1)
         assert (status.remembered_updates, status.remembered_documents) == (1, 1)
     else:  # nothing can be taken out of a pool, and a tombstone is passed over
@@ -190,13 +192,127 @@ def test_nothing_silent_no_position_is_saved_before_its_dead_letters(
 def test_one_writer_a_replaced_one_stops(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
     config = config_with(snapshots={"every_updates": 1})
     replica = stage.start(config, script=SCRIPT[:1])
+    wait(replica, lambda status: status.phase is Phase.RUNNING)
     SnapshotStore(config.snapshots, config.stream).claim_generation()
     stage.pollers[0]._items = list(SCRIPT[1:4])
     status = wait(replica, lambda status: status.phase is Phase.FAILED)
     assert status.problem is not None and status.problem.startswith("StaleWriter: generation 2 has claimed")
 
 
-def test_a_device_that_is_not_there_is_said_at_once(config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there_is_said_at_once(
+    stage: Stage, config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ModelError, match="sees no GPU"):
-        Replica(config_with(replicas={"device": "cuda"}), 0, 1)
+    replica = stage.start(config_with(replicas={"device": "cuda"}))
+    status = wait(replica, lambda status: status.phase is Phase.FAILED)
+    assert status.problem is not None and "sees no GPU" in status.problem
+    with pytest.raises(NotReady, match="sees no GPU"):
+        replica.answer(Question.of("Who?"))
+
+
+def test_a_store_that_is_away_at_the_start_is_waited_for(
+    stage: Stage, config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray does not start an actor again whose constructor raised: so nothing of it is in there."""
+    monkeypatch.setattr("actors.replica.RETRY_S", 0.05)
+    whole, tries = SnapshotStore.latest, list[int]()
+
+    def away(self: SnapshotStore) -> object:
+        tries.append(1)
+        if len(tries) < 3:
+            raise StoreUnavailable("s3 does not answer")
+        return whole(self)
+
+    monkeypatch.setattr(SnapshotStore, "latest", away)
+    replica = stage.start(config_with())
+    assert "s3 does not answer" in (wait(replica, lambda status: status.phase is Phase.WAITING).problem or "")
+    assert wait(replica, lambda status: status.caught_up).phase is Phase.RUNNING
+
+
+# ---------------------------------------------------------------------- what a question demands
+
+
+def test_a_question_waits_for_what_it_demands_to_be_known(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    replica = stage.start(config_with())
+    wait(replica, lambda status: status.caught_up)
+    stage.pollers[0].may_go_on.clear()
+    demand = Demand(at_least={"news/0": 20}, wait_s=0.05)
+    with pytest.raises(NotKnownYet, match="news/0 has been read up to 20, not beyond 20"):
+        replica.answer(replace(Question.of("Who?", 2), demand=demand))
+    stage.pollers[0]._items = [document(20, "Person 20.")]
+    told: list[object] = []
+    replica.ask(replace(Question.of("Who?", 2), demand=replace(demand, wait_s=10)), told.append)
+    time.sleep(0.1)
+    assert not told
+    stage.pollers[0].may_go_on.set()
+    for _ in range(500):
+        if told and isinstance(told[-1], Answer):
+            break
+        time.sleep(0.01)
+    assert isinstance(told[-1], Answer) and told[-1].knowledge.position == {"news/0": 21}
+
+
+def test_a_question_may_demand_how_stale_the_answer_is_at_most(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    replica = stage.start(config_with())
+    wait(replica, lambda status: status.caught_up)
+    assert replica.answer(replace(Question.of("Who?", 2), demand=Demand(max_staleness_s=30))).knowledge.staleness_s is not None
+    stage.pollers[0].may_go_on.clear()
+    time.sleep(0.15)
+    with pytest.raises(NotKnownYet, match=r"0.05 s are demanded"):
+        replica.answer(replace(Question.of("Who?", 2), demand=Demand(max_staleness_s=0.05)))
+
+
+def test_as_of_an_earlier_snapshot_answers_what_was_known_then(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    config = config_with(memory={"margin": -1e6, "read_share": 1e-9})
+    replica = stage.start(config, script=SCRIPT[:6])
+    wait(replica, lambda status: status.position == {"news/0": 5})
+    replica.drain()
+    then_ms = int(time.time() * 1000)
+    time.sleep(0.02)
+    later = stage.start(config)
+    wait(later, lambda status: status.caught_up)
+    question = Question.of("Person 7.", 2)
+    if later._ready.engine.kind == "tokens":
+        with pytest.raises(ValueError, match="as_of needs a model of blocks"):
+            later.answer(replace(question, demand=Demand(as_of_epoch=1)))
+        return
+    for demand in (Demand(as_of_epoch=1), Demand(as_of_ms=then_ms)):
+        known = later.answer(replace(question, demand=demand)).knowledge
+        assert (known.epoch, known.position, {source.offset for source in known.sources} <= set(range(5))) == (1, {"news/0": 5}, True)
+    assert later.answer(question).knowledge.sources[0].offset == 7
+    with pytest.raises(NoSuchTime, match="no snapshot 9; there are 1 to 1"):
+        later.answer(replace(question, demand=Demand(as_of_epoch=9)))
+    with pytest.raises(NoSuchTime, match="no snapshot is as old as"):
+        later.answer(replace(question, demand=Demand(as_of_ms=then_ms - 10_000_000)))
+
+
+def test_what_is_remembered_can_be_listed_and_what_became_of_an_offset_is_known(
+    stage: Stage, config_with: Callable[..., StreamConfig]
+) -> None:
+    script = [SCRIPT[0], document(0, "Ada leads.", title="Ada", name="a"), document(1, "Bo.", name="b"), tombstone(2, "unknown")]
+    replica = stage.start(config_with(), script=script)
+    wait(replica, lambda status: status.position == {"news/0": 3})
+    page = replica.documents(DocumentsQuery())
+    assert ([each.document_id for each in page.documents], page.total) == (["b", "a"], 2)
+    assert [each.document_id for each in replica.documents(DocumentsQuery(text="ADA")).documents] == ["a"]
+    assert replica.documents(DocumentsQuery(limit=1, offset=1)).documents[0].document_id == "a"
+    fates = [replica.fate("news", 0, offset).state for offset in range(4)]
+    assert fates == ["applied", "applied", "filtered", "waiting"]
+
+
+def test_several_answers_come_from_one_version_and_pieces_make_up_the_text(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    replica = stage.start(config_with())
+    wait(replica, lambda status: status.caught_up)
+    told: list[object] = []
+    replica.ask(replace(Question.of("Who?", 6), answers=3, temperature=2.0, seed=4, top_logprobs=2), told.append)
+    for _ in range(500):
+        if told and isinstance(told[-1], Answer):
+            break
+        time.sleep(0.01)
+    answer = told[-1]
+    assert isinstance(answer, Answer) and isinstance(told[0], Begun) and len(answer.choices) == 3
+    for index, choice in enumerate(answer.choices):
+        pieces = [piece for piece in told if isinstance(piece, Piece) and piece.index == index]
+        assert "".join(piece.text for piece in pieces) == choice.text
+        assert sum((piece.tokens for piece in pieces), ()) == choice.tokens and len(choice.tokens) == choice.completion_tokens
+    assert len({choice.text for choice in answer.choices}) > 1

@@ -11,8 +11,9 @@ import torch
 
 from actors.config import StreamConfig
 from actors.learner import Learner
+from actors.messages import Learnable, Saved
 from actors.saver import Saver
-from model.engine import Asking, Read
+from model.engine import Asking, Read, answer
 from model.loading import EngineOptions, load_engine
 from pipeline.errors import SnapshotMismatch, StaleWriter
 from pipeline.positions import StreamState
@@ -35,10 +36,17 @@ class Brain:
 
     def learn(self, first: int, count: int) -> None:
         for item in documents(count, first):
-            self.learner.learn(item)
+            self.learn_item(item)
+
+    def learn_item(self, item: Learnable) -> None:
+        for _ in self.learner.learn(item):
+            pass
+
+    def save(self, poller: ScriptedPoller | None = None) -> Saved:
+        return self.saver.save(self.learner, poller or self.poller, lambda call: call())
 
     def answer(self) -> tuple[str, tuple[Read, ...]]:
-        done, _ = self.engine.answer([{"role": "user", "content": "Who is Person 7?"}], Asking(limit=12), self.learner.boundary)
+        done = answer(self.engine, [{"role": "user", "content": "Who is Person 7?"}], Asking(limit=12))
         return done.text, done.read
 
 
@@ -52,7 +60,7 @@ def saved(config: StreamConfig, checkpoint: Path) -> Brain:
     brain = Brain(config, checkpoint, seed=5)
     brain.saver.claim()
     brain.learn(0, 11)
-    brain.saver.save(brain.learner, brain.poller)
+    brain.save()
     return brain
 
 
@@ -63,7 +71,7 @@ def test_a_restored_replica_is_the_same_in_pool_state_and_answers(config: Stream
     assert back.answer()[0] != ""
     assert back.saver.last == saved.saver.last
     back.saver.claim()
-    again = back.saver.save(back.learner, back.poller)
+    again = back.save()
     assert saved.saver.last is not None
     assert (again.epoch, again.memory_sha256) == (2, saved.saver.last.memory_sha256)
 
@@ -74,12 +82,12 @@ def test_replay_exact_a_restored_replica_goes_on_to_the_same_pool(config: Stream
         brain.learn(11, 9)
     back.saver.claim()
     assert saved.learner.state == back.learner.state
-    restored = back.saver.save(back.learner, back.poller)
+    restored = back.save()
     assert back.answer() == saved.answer()
     with pytest.raises(StaleWriter):  # ONE-WRITER
-        saved.saver.save(saved.learner, saved.poller)
+        saved.save()
     saved.saver.claim()
-    assert saved.saver.save(saved.learner, saved.poller).memory_sha256 == restored.memory_sha256
+    assert saved.save().memory_sha256 == restored.memory_sha256
 
 
 def test_dead_letters_are_acknowledged_before_the_position_and_the_commit_comes_last(config: StreamConfig, saved: Brain) -> None:
@@ -94,7 +102,7 @@ def test_dead_letters_are_acknowledged_before_the_position_and_the_commit_comes_
         def commit(self, positions: object, metadata: str) -> None:
             epochs.append(saved.store.epochs())
 
-    saved.saver.save(saved.learner, Watching([], 0))
+    saved.save(Watching([], 0))
     assert epochs == [[1], [1, 2]]
 
 
@@ -109,7 +117,7 @@ def test_a_broken_snapshot_is_told_and_the_one_before_is_used(
     config: StreamConfig, checkpoint: Path, saved: Brain, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved.learn(11, 1)
-    saved.saver.save(saved.learner, saved.poller)
+    saved.save()
     entry = saved.store.load(2).object("index.arrow" if saved.engine.kind == "blocks" else "pool.arrow")
     file = Path(saved.store.url.removeprefix("file://")) / entry.path
     data = bytearray(file.read_bytes())
@@ -128,7 +136,7 @@ def test_nothing_saved_nothing_restored(config: StreamConfig, checkpoint: Path) 
 def test_an_empty_memory_can_be_saved_and_restored(config: StreamConfig, checkpoint: Path) -> None:
     empty = Brain(config, checkpoint)
     empty.saver.claim()
-    empty.saver.save(empty.learner, empty.poller)
+    empty.save()
     back = Brain(config, checkpoint)
     assert back.restored == StreamState.beginning({}).joined(NEWS, 0) and back.engine.num_tokens == 0
 
@@ -141,11 +149,11 @@ def test_a_snapshot_of_blocks_writes_only_what_is_new_and_is_restored_with_corre
         pytest.skip("a pool is written whole")
     brain.saver.claim()
     for offset, name in enumerate("abc"):
-        brain.learner.learn(document(offset, f"Person {name}.", name=name))
-    brain.saver.save(brain.learner, brain.poller)
-    brain.learner.learn(document(3, "Someone else.", name="b"))
-    brain.learner.learn(tombstone(4, "c"))
-    brain.saver.save(brain.learner, brain.poller)
+        brain.learn_item(document(offset, f"Person {name}.", name=name))
+    brain.save()
+    brain.learn_item(document(3, "Someone else.", name="b"))
+    brain.learn_item(tombstone(4, "c"))
+    brain.save()
     first, second = brain.store.load(1), brain.store.load(2)
     assert [entry.rows for entry in second.segments] == [3, 1] and second.segments[0] == first.segments[0]
     back = Brain(config, checkpoint)
@@ -164,12 +172,12 @@ def test_learning_goes_on_while_the_store_is_slow(config: StreamConfig, checkpoi
         def flush(self, timeout_s: float) -> None:
             brain.learn(3, 40)
 
-    saved = brain.saver.save(brain.learner, Slow([], 0))
+    saved = brain.save(Slow([], 0))
     assert (saved.position, brain.learner.state.positions) == ({"news/0": 3}, {NEWS: 43})
     back = Brain(config, checkpoint)
     assert back.restored is not None and back.restored.positions == {NEWS: 3}
     back.learn(3, 40)
     for each in (brain, back):
         each.saver.claim()
-        last = each.saver.save(each.learner, each.poller)
+        last = each.save()
         assert last.memory_sha256 == brain.store.load(2).memory_sha256

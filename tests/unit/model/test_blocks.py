@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from model.block_checkpoint import load_block_model, memory_fingerprint, save_bl
 from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
 from model.block_llm import BlockLLM
 from model.conversation import Conversation
-from model.engine import Asking
+from model.engine import Asked, Asking, Completion, answer, answer_together, prepared
 from model.errors import CheckpointError, UpdateFailed
 from model.memory.blocks import BlockMemory, Held, Place, Scored, bits
 from model.memory.projected import Projected
 from model.memory.scratch import Scratch
+from model.reading.answering import Running
 from model.reading.generation import reading
-from model.reading.rows import Row, lower_pass, upper_pass
 from tests.doubles.tiny import tiny_block_checkpoint
 
 ALWAYS = ReadingConfig(margin=-1e6, share=1e-300)
@@ -46,7 +45,7 @@ def engine(model: BlockLLM, folder: Path) -> BlockEngine:
 
 def learn(engine: BlockEngine, texts: Sequence[str]) -> None:
     for text in texts:
-        engine.commit(engine.prepare([engine.encode(text)]))
+        engine.commit(prepared(engine, [engine.encode(text)]))
 
 
 def ask(text: str) -> list[dict[str, str]]:
@@ -63,16 +62,18 @@ def test_without_memory_it_is_transformers_llama_bit_for_bit(folder: Path, dtype
     plain = LlamaForCausalLM(model.config).eval()
     plain.load_state_dict(model.base.state_dict(), assign=True)  # the very same memory: a product's last bit may hang on alignment
     tokens = torch.tensor([Conversation.of(folder).tokens(ask("What is the capital of France?"))])
-    row = Row(model, tokens.shape[1])
+    engine = BlockEngine(BlockMemory(model), Conversation.of(folder))
+    ours: list[torch.Tensor] = []
+    model.base.lm_head.register_forward_hook(lambda _, __, logits: ours.append(logits))
     with torch.no_grad():
-        theirs = plain(tokens, use_cache=True)
-        ours = model.logits(upper_pass(model, [row], lower_pass(model, [row], tokens)))
-        assert torch.equal(ours, theirs.logits)
-        for _ in range(150):  # longer than the row's first buffer
-            token = theirs.logits[:, -1:].argmax(-1)
-            theirs = plain(token, past_key_values=theirs.past_key_values)
-            ours = model.logits(upper_pass(model, [row], lower_pass(model, [row], token)))
-            assert torch.equal(ours, theirs.logits)
+        theirs = plain(tokens, use_cache=True, logits_to_keep=1)
+        (running,) = engine.begin([Asked(prompt=engine.compose(ask("What is the capital of France?")), asking=Asking(limit=200))])
+        running._ends = frozenset()
+        assert torch.equal(ours[-1].flatten(), theirs.logits.flatten())
+        for _ in range(150):  # longer than the row's first room
+            theirs = plain(torch.tensor([running.tokens[-1:]]), past_key_values=theirs.past_key_values)
+            engine.decode()
+            assert torch.equal(ours[-1].flatten(), theirs.logits.flatten())
 
 
 def test_a_block_is_what_the_base_model_would_have_seen_of_the_text(model: BlockLLM, engine: BlockEngine) -> None:
@@ -122,7 +123,7 @@ def test_the_oldest_leaves_and_equal_memories_have_equal_digests(engine: BlockEn
 
 def test_a_commit_tells_what_it_wrote_and_what_left(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
-    learned = engine.commit(engine.prepare([engine.encode("F"), engine.encode("G")]), forget=[3])
+    learned = engine.commit(prepared(engine, [engine.encode("F"), engine.encode("G")]), forget=[3])
     assert (learned.updates, sorted(learned.forgotten)) == ((5, 6), [0, 3])
     assert engine.memory.updates().tolist() == [1, 2, 4, 5, 6]
     assert engine.commit((), forget=[1, 99]).updates == ()
@@ -135,7 +136,7 @@ def test_a_chunk_that_cannot_be_written_changes_nothing(engine: BlockEngine) -> 
     wrong: list[list[list[int]]] = [[[]], [engine.encode("fine"), [1] * 25]]
     for chunks in wrong:
         with pytest.raises(UpdateFailed, match="a block takes 1 to 24"):
-            engine.prepare(chunks)
+            prepared(engine, chunks)
     assert (engine.memory.digest(), engine.update_number) == (before, 2)
 
 
@@ -145,8 +146,8 @@ def test_a_memory_is_loaded_from_where_it_lies(engine: BlockEngine, model: Block
     other = BlockMemory(model, capacity=5)
     other.load(staged.updates, staged.digests, staged.keys, staged.places, engine.update_number)
     assert (other.digest(), other.update_number, other.num_tokens) == (engine.memory.digest(), 5, engine.memory.num_tokens)
-    question = engine.conversation.prompt(ask(TEXTS[3]))
-    found = [BlockEngine(memory, engine.conversation, ALWAYS).begin(question, Asking(limit=1)).read for memory in (engine.memory, other)]
+    question = ask(TEXTS[3])
+    found = [answer(BlockEngine(memory, engine.conversation, ALWAYS), question, Asking(limit=1)).read for memory in (engine.memory, other)]
     assert found[0] == found[1] and found[0][0].update == 3
 
 
@@ -191,7 +192,7 @@ def test_bounded_the_cache_of_projected_blocks_drops_the_least_lately_used() -> 
 def test_the_block_with_the_questions_words_is_read_first(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     for number, text in enumerate(TEXTS):
-        done, _ = engine.answer(ask(text), Asking(limit=2), nullcontext)
+        done = answer(engine, ask(text), Asking(limit=2))
         assert done.grounded and done.read[0].update == number
         assert len(done.read) == 4 and all(0 <= each.score <= 1 for each in done.read)
 
@@ -207,18 +208,20 @@ def test_the_null_candidate_wins_where_nothing_matches() -> None:
 def test_masks_are_kept_to(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     asking = Asking(limit=1, allowed=lambda numbers: np.isin(numbers, [1, 2]))
-    assert {each.update for each in engine.answer(ask(TEXTS[0]), asking, nullcontext)[0].read} == {1, 2}
+    assert {each.update for each in answer(engine, ask(TEXTS[0]), asking).read} == {1, 2}
     nothing = Asking(limit=1, allowed=lambda numbers: numbers > 99)
-    assert engine.answer(ask(TEXTS[0]), nothing, nullcontext)[0].grounded is False
-    assert engine.answer(ask(TEXTS[0]), Asking(limit=1, most_blocks=0), nullcontext)[0].grounded is False
+    assert answer(engine, ask(TEXTS[0]), nothing).grounded is False
+    assert answer(engine, ask(TEXTS[0]), Asking(limit=1, most_blocks=0)).grounded is False
 
 
 def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEngine, model: BlockLLM) -> None:
     """Against attention written out: the same layers, keys and values of the block in front at positions before 0, every row sees them."""
     learn(engine, TEXTS[:1])
     prompt = engine.conversation.prompt(ask("Who rules?"))
-    running = engine.begin(prompt, Asking(limit=1))
-    ours = model.logits(_again(engine, prompt.tokens))
+    seen_logits: list[torch.Tensor] = []
+    hook = model.base.lm_head.register_forward_hook(lambda _, __, logits: seen_logits.append(logits))
+    (running,) = engine.begin([Asked(prompt=prompt, asking=Asking(limit=1))])
+    hook.remove()
     (place,) = engine.memory.stage().places
     states = torch.from_numpy(place.home.states(place.row).copy()).view(torch.bfloat16).float()
     hidden = model.trunk(torch.tensor([prompt.tokens]))
@@ -244,7 +247,7 @@ def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEng
         mixed = attention.o_proj((weights @ value).transpose(1, 2).flatten(2))
         hidden = hidden + mixed
         hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    assert torch.allclose(model.logits(hidden), ours, atol=1e-4)
+    assert torch.allclose(model.logits(hidden)[:, -1], seen_logits[0], atol=1e-4)
     assert running.tokens == [int(model.logits(hidden)[0, -1].argmax())]
 
 
@@ -253,7 +256,7 @@ def test_transformers_generate_works_on_a_reading(engine: BlockEngine, model: Bl
     learn(engine, TEXTS)
     questions = [ask("Who rules?"), ask("Which river rose, and when?")]
     prompts = [engine.conversation.tokens(question) for question in questions]
-    read = engine.answer(questions[0], Asking(limit=1), nullcontext)[0].read
+    read = answer(engine, questions[0], Asking(limit=1)).read
     updates = sorted(each.update for each in read)
     wanted = Asking(limit=7, allowed=lambda numbers: np.isin(numbers, updates))
     said = [_tokens(engine, question, wanted) for question in questions]
@@ -276,52 +279,47 @@ def test_transformers_generate_works_on_a_reading(engine: BlockEngine, model: Bl
         assert row[: len(wanted_tokens)] == wanted_tokens
 
 
+def begin(engine: BlockEngine, question: list[dict[str, str]], asking: Asking) -> Running:
+    return engine.begin([Asked(prompt=engine.compose(question), asking=asking)])[0]
+
+
 def _tokens(engine: BlockEngine, question: list[dict[str, str]], asking: Asking) -> list[int]:
-    running = engine.begin(engine.conversation.prompt(question), asking)
+    running = begin(engine, question, asking)
     while running.finish_reason is None:
-        engine.decode([running])
+        engine.decode()
     return running.tokens
-
-
-@torch.no_grad()
-def _again(engine: BlockEngine, tokens: Sequence[int]) -> torch.Tensor:
-    model = engine.memory.model
-    row = Row(model, len(tokens))
-    trunk = lower_pass(model, [row], torch.tensor([tokens]))
-    row.remember(*engine.memory.projected([0]), len(tokens))
-    return upper_pass(model, [row], trunk)
 
 
 def test_grounded_and_ungrounded_questions_run_side_by_side_as_each_alone(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     engine.config = ReadingConfig()
     questions = [ask(text) for text in (*TEXTS, "?", "zzzz qqqq", "What is 7 times 8?")]
-    alone = [engine.answer(question, Asking(limit=9), nullcontext)[0] for question in questions]
+    alone = [answer(engine, question, Asking(limit=9)) for question in questions]
     assert {done.grounded for done in alone} == {True, False}
-    assert engine.answer_together(questions, Asking(limit=9)) == alone
+    assert answer_together(engine, questions, Asking(limit=9)) == alone
 
 
 def test_read_one_version_an_answer_goes_on_with_the_blocks_that_it_copied(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
-    whole, _ = engine.answer(ask(TEXTS[0]), Asking(limit=8), nullcontext)
-    running = engine.begin(engine.conversation.prompt(ask(TEXTS[0])), Asking(limit=8))
+    whole = answer(engine, ask(TEXTS[0]), Asking(limit=8))
+    running = begin(engine, ask(TEXTS[0]), Asking(limit=8))
     while running.finish_reason is None:
         learn(engine, [f"{len(running.tokens)} other news"])
-        engine.decode([running])
+        engine.decode()
     assert engine.completion(running) == whole
     assert 0 not in engine.memory.updates()
 
 
 def test_an_answer_that_says_it_does_not_know_cites_nothing(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
-    running = engine.begin(engine.conversation.prompt(ask(TEXTS[0])), Asking(limit=1))
-    running.tokens = engine.encode(UNKNOWN)
+    running = begin(engine, ask(TEXTS[0]), Asking(limit=1))
+    running.text = UNKNOWN
     assert (engine.completion(running).grounded, engine.completion(running).read) == (False, ())
 
 
 def test_sampling_is_transformers_own_and_repeats_with_its_seed(engine: BlockEngine) -> None:
     def sampled(seed: int) -> str:
-        return engine.answer(ask("Who?"), Asking(limit=12, temperature=3.0, top_p=0.99, seed=seed), nullcontext)[0].text
+        return answer(engine, ask("Who?"), Asking(limit=12, temperature=3.0, top_p=0.99, seed=seed)).text
 
     assert sampled(1) == sampled(1) and len({sampled(seed) for seed in range(4)}) > 1
 
@@ -329,10 +327,86 @@ def test_sampling_is_transformers_own_and_repeats_with_its_seed(engine: BlockEng
 def test_scores_of_a_place_left_empty_do_not_count(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     engine.commit((), forget=[0])
-    assert 0 not in {each.update for each in engine.answer(ask(TEXTS[0]), Asking(limit=1), nullcontext)[0].read}
+    assert 0 not in {each.update for each in answer(engine, ask(TEXTS[0]), Asking(limit=1)).read}
     assert len(engine.memory.updates()) == 4
 
 
 def test_bits_are_kept_as_they_are() -> None:
     values = torch.tensor([1.0, -0.0, float("nan"), float("inf")], dtype=torch.bfloat16)
     assert bits(values).tolist() == values.view(torch.uint16).tolist()
+
+
+# ---------------------------------------------------------------------- answers that join and leave
+
+
+def test_answers_join_and_leave_a_running_batch_singly_and_say_what_each_says_alone(engine: BlockEngine) -> None:
+    """Prompts and answers of any length, with memory and without, coming and going: places are reused, rooms outgrown."""
+    learn(engine, TEXTS)
+    engine.config = ReadingConfig()
+    questions = [ask(text * (1 + number % 3)) for number, text in enumerate((*TEXTS, "?", "zzzz qqqq", "What is 7 times 8?", "Bo " * 45))]
+    limits = [3, 150, 9, 1, 30, 140, 5, 77, 20]
+    alone = [answer(engine, question, Asking(limit=limit)) for question, limit in zip(questions, limits, strict=True)]
+    assert {done.grounded for done in alone} == {True, False}
+    running: list[Running] = []
+    waiting = list(zip(questions, limits, strict=True))
+    while waiting or any(each.finish_reason is None for each in running):
+        some = [waiting.pop(0) for _ in range(min(2, len(waiting)))]
+        if some:
+            running += engine.begin([Asked(prompt=engine.compose(question), asking=Asking(limit=limit)) for question, limit in some])
+        engine.decode()
+    assert [engine.completion(each) for each in running] == alone
+    for each in running:
+        engine.end(each)
+    assert not list(engine._arenas) and not engine._running
+
+
+def test_an_answer_that_is_let_go_frees_its_place_and_the_others_go_on(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    whole = answer(engine, ask(TEXTS[3]), Asking(limit=12))
+    gone, kept = engine.begin([Asked(prompt=engine.compose(ask(text)), asking=Asking(limit=12)) for text in (TEXTS[1], TEXTS[3])])
+    engine.decode()
+    engine.end(gone)
+    while kept.finish_reason is None:
+        engine.decode()
+    assert engine.completion(kept) == whole and len(gone.tokens) == 2
+
+
+def completed(engine: BlockEngine, asking: Asking) -> tuple[Completion, str]:
+    """An answer, and the pieces of it as they could be shown."""
+    running = begin(engine, ask("Who rules?"), asking)
+    shown = running.new_text()
+    while running.finish_reason is None:
+        engine.decode()
+        shown += running.new_text()
+    return engine.completion(running), shown
+
+
+def test_a_stop_string_ends_an_answer_and_nothing_of_it_is_shown(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    whole, shown = completed(engine, Asking(limit=40))
+    assert shown == whole.text and len(whole.text) > 8
+    stop = whole.text[4:7]
+    cut = whole.text.index(stop)
+    stopped, shown = completed(engine, Asking(limit=40, stop=("never", stop)))
+    assert (stopped.text, stopped.finish_reason, shown) == (whole.text[:cut], "stop", whole.text[:cut])
+    assert stopped.completion_tokens < whole.completion_tokens
+
+
+def test_log_probabilities_are_the_models_own(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    done, _ = completed(engine, Asking(limit=5, top_logprobs=3))
+    assert len(done.logprobs) == done.completion_tokens
+    for each in done.logprobs:
+        assert len(each.top) == 3 and (each.token, each.logprob) == each.top[0] and each.logprob < 0
+
+
+def test_the_processors_are_those_that_generate_would_use(engine: BlockEngine, model: BlockLLM) -> None:
+    learn(engine, TEXTS)
+    engine.config = ReadingConfig(margin=1e9)  # the base model itself
+    prompt = engine.conversation.tokens(ask("Who rules?"))
+    settings = GenerationConfig(max_new_tokens=12, do_sample=False, repetition_penalty=1.7, eos_token_id=257, pad_token_id=257)
+    theirs: torch.Tensor = model.base.generate(  # type: ignore[misc, assignment]
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), generation_config=settings
+    )
+    ours = _tokens(engine, ask("Who rules?"), Asking(limit=12, repetition_penalty=1.7))
+    assert ours == theirs[0, len(prompt) :].tolist() != _tokens(engine, ask("Who rules?"), Asking(limit=12))

@@ -231,8 +231,7 @@ def test_a_written_pool_is_loaded_and_an_unwritten_one_is_not(model: MemoryLLM, 
     load_pool(written, full.model, full)
     load_pool(folder, model, empty)
     memory = load_file(written / "model.safetensors")["memory"]
-    with full.hold() as version:
-        assert torch.equal(torch.stack([layer.memory_ND for layer in full.layers(version)]), memory)
+    assert torch.equal(torch.stack([layer.memory_ND for layer in full.layers(full.published)]), memory)
     assert full.update_number == 0 and empty.num_tokens == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from model.conversation import EARLIER_TURN, Conversation
-from model.engine import Asking
+from model.engine import Asking, answer
 from model.memory.tokens import MemoryPool
 from model.pool_engine import PoolEngine
 from tests.doubles.tiny import END, START, tiny_tokenizer
@@ -32,7 +31,7 @@ def engine(pool: MemoryPool, conversation: Conversation) -> PoolEngine:
 
 
 def complete(engine: PoolEngine, asking: Asking) -> tuple[str, str, int]:
-    done, _ = engine.answer(QUESTION, asking, nullcontext)
+    done = answer(engine, QUESTION, asking)
     return done.text, done.finish_reason, done.completion_tokens
 
 
@@ -133,7 +132,6 @@ def test_an_answer_ends_at_the_end_token(engine: PoolEngine, monkeypatch: pytest
 
 def test_sampled_answers_differ_and_repeat_with_their_seed(engine: PoolEngine) -> None:
     def sampled(seed: int) -> str:
-        torch.manual_seed(seed)
-        return complete(engine, Asking(limit=12, temperature=3.0, top_p=0.99))[0]
+        return complete(engine, Asking(limit=12, temperature=3.0, top_p=0.99, seed=seed))[0]
 
     assert sampled(1) == sampled(1) and len({sampled(seed) for seed in range(4)}) > 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import turns
 from model.checkpoint import load_model
-from model.errors import UpdateFailed, VersionEvicted
+from model.errors import UpdateFailed
 from model.memory.tokens import FROM_CHECKPOINT, MemoryPool, PoolLayer, PoolView, repeated
 from model.memory_llm import MemoryLLM
 from tests.doubles.texts import text
 from tests.doubles.tiny import tiny_checkpoint
 
 QUESTION = text(1000, 9)[None]
-
-
-@pytest.fixture(autouse=True)
-def _updates_do_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here answers and updates take turns in one thread, so that no answer can take a step while an update waits."""
-    monkeypatch.setattr(turns, "STALLED_ANSWER_S", 0.0)
 
 
 def logits(view: PoolView) -> Tensor:
@@ -41,13 +33,13 @@ def answer(pool: MemoryPool) -> Tensor:
 
 
 def sha256(pool: MemoryPool) -> str:
-    with pool.hold() as version:
-        return hashlib.sha256(b"".join(layer.memory_ND.numpy().tobytes() for layer in pool.layers(version))).hexdigest()
+    with pool.read() as view:
+        return hashlib.sha256(b"".join(layer.memory_ND.numpy().tobytes() for layer in pool.layers(view.version))).hexdigest()
 
 
 def image(pool: MemoryPool) -> list[PoolLayer]:
-    with pool.hold() as version:
-        return list(pool.layers(version))
+    with pool.read() as view:
+        return list(pool.layers(view.version))
 
 
 def filled(model: MemoryLLM, updates: int, seed: int = 3, spare_blocks: int = 16, max_versions: int = 3) -> MemoryPool:
@@ -155,27 +147,33 @@ def test_replay_exact_a_rollback_leaves_no_trace(model: MemoryLLM, pool: MemoryP
     assert sha256(pool) == sha256(filled(model, 11))
 
 
-def test_bounded_the_oldest_reader_ends_when_the_slots_run_out(model: MemoryLLM) -> None:
+def test_bounded_without_free_slots_there_is_no_update_until_a_reader_lets_go(model: MemoryLLM) -> None:
     pool = filled(model, 5, spare_blocks=2, max_versions=100)
     with pool.read() as view:
-        pool.update(text(50))
-        logits(view)
-        for number in range(3):
-            pool.update(text(51 + number))
-        with pytest.raises(VersionEvicted, match="update 9"):
-            logits(view)
-
-
-def test_bounded_the_oldest_reader_ends_when_too_many_versions_live(model: MemoryLLM) -> None:
-    pool = filled(model, 5, max_versions=2)
-    with pool.read() as first:
-        pool.update(text(50))
-        with pool.read() as second:
+        before = logits(view)
+        while pool.has_room():
+            pool.update(text(50))
+        with pytest.raises(UpdateFailed, match="let answers end"):
             pool.update(text(51))
-            pool.update(text(52))  # in its turn, one too many is evicted
-            logits(second)
-            with pytest.raises(VersionEvicted):
-                logits(first)
+        assert torch.equal(logits(view), before)
+    assert pool.has_room()
+    pool.update(text(51))
+
+
+def test_bounded_so_many_versions_are_read_at_once(model: MemoryLLM) -> None:
+    pool = filled(model, 5, max_versions=2)
+    first = pool.pin()
+    pool.update(text(50))
+    second, again = pool.pin(), pool.pin()
+    pool.update(text(51))
+    assert not pool.can_pin()
+    with pytest.raises(ValueError, match="2 versions are read"):
+        pool.pin()
+    pool.unpin(first)
+    third = pool.pin()
+    for view in (second, again, third):
+        pool.unpin(view)
+    assert len(pool._versions) == 1
 
 
 def test_bounded_no_update_makes_the_pool_grow(model: MemoryLLM) -> None:
@@ -187,19 +185,6 @@ def test_bounded_no_update_makes_the_pool_grow(model: MemoryLLM) -> None:
     assert [tensor.data_ptr() for tensor in (pool._keys_LHRE, pool._values_LHRE, pool._hidden_LCD)] == sizes
     assert len(pool._versions) == 1 and len(pool._free_buffers) <= 1
     assert (pool._references_LC.sum(axis=1) == 32).all() and pool._references_LC.max() == 1
-
-
-def test_a_held_version_stays_whole_and_updates_wait_for_it(model: MemoryLLM) -> None:
-    pool = filled(model, 5, spare_blocks=2, max_versions=1)
-    updates = threading.Thread(target=lambda: [pool.update(text(50 + number)) for number in range(12)], daemon=True)
-    with pool.hold() as version:
-        before = [layer.memory_ND.clone() for layer in pool.layers(version)]
-        updates.start()
-        updates.join(0.2)
-        assert updates.is_alive() and not version.evicted
-        assert all(torch.equal(old, new.memory_ND) for old, new in zip(before, pool.layers(version), strict=True))
-    updates.join(10)
-    assert not updates.is_alive() and pool.update_number == 17
 
 
 def test_a_batch_that_cannot_fit_says_what_to_raise(model: MemoryLLM) -> None:

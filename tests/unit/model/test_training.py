@@ -11,7 +11,7 @@ import torch
 
 from model.block_checkpoint import load_block_model
 from model.block_llm import BlockLLM
-from model.reading.rows import Row, lower_pass, upper_pass
+from model.reading.generation import reading
 from model.training.lessons import Lesson, Query
 from model.training.reader import Asked, ReaderConfig, ReaderTrainer, exact_answers
 from model.training.selector import SelectorConfig, SelectorTrainer, calibrate, ranks, states_of, study
@@ -81,13 +81,15 @@ def test_training_reads_as_inference_reads(model: BlockLLM) -> None:
     with torch.no_grad():
         together = trainer._read(model.trunk(tokens), rows)
         for number, blocks in enumerate(rows):
-            row = Row(model, tokens.shape[1])
-            trunk = lower_pass(model, [row], tokens[number : number + 1])
             pairs = [[model.project(index, block.states_RnD[index]) for index in range(model.layers_kept)] for block in blocks]
             keys = [torch.stack([key for key, _ in layers]) for layers in pairs]
             values = [torch.stack([value for _, value in layers]) for layers in pairs]
-            row.remember(keys, values, tokens.shape[1])
-            alone = upper_pass(model, [row], trunk)
+            llama, cache = reading(model, keys, values)
+            read: list[torch.Tensor] = []
+            hook = llama.model.norm.register_forward_pre_hook(lambda _, inputs, read=read: read.append(inputs[0]))
+            llama(tokens[number : number + 1], past_key_values=cache)
+            hook.remove()
+            alone = read[0]
             assert torch.allclose(alone[0], together[number], atol=1e-4)
 
 

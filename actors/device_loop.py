@@ -22,41 +22,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from actors.errors import Busy, Ended, Overdue
 from model.conversation import Prompt
 from model.engine import Asked, Asking, Completion, Engine, Logprob
 from model.reading.answering import Running
-from pipeline.errors import MemstreamError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 IDLE_S = 0.2
 """An idle loop looks at its deadlines at least so often."""
-
-
-class Busy(MemstreamError):
-    """There are as many questions waiting as may wait. Ask again after `retry_after_s` seconds."""
-
-    retriable = True
-
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
-        super().__init__(f"{waiting} questions are waiting already: ask again in {retry_after_s:.0f} s")
-        self.waiting, self.retry_after_s = waiting, retry_after_s
-
-    def __reduce__(self) -> Any:
-        return Busy, (self.waiting, self.retry_after_s)
-
-
-class Overdue(MemstreamError):
-    """An answer was not finished, or not begun, within its time. Ask for less, allow more time, or add replicas."""
-
-    retriable = True
-
-
-class Ended(MemstreamError):
-    """The replica ended before it could answer. Ask again: another one answers, or this one when it is back."""
-
-    retriable = True
 
 
 # ---------------------------------------------------------------------- whose turn it is

@@ -14,9 +14,10 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTa
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import StreamConfig
+from actors.errors import ReplicaLost
 from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Polled, Question, ReplicaStatus, Told
 from actors.poller import Poller
-from actors.router import ReplicaClient, ReplicaLost
+from actors.router import ReplicaClient
 from pipeline.errors import PartitionStalled
 from pipeline.fetched import OVERHEAD_BYTES
 from pipeline.records import DeadLetter

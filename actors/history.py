@@ -8,11 +8,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from actors.errors import NoSuchTime
 from actors.images import BlockImages
 from actors.messages import Demand
 from model.engine import Engine
 from model.memory.blocks import BlockMemory
-from pipeline.errors import MemstreamError
 from pipeline.positions import StreamState
 from pipeline.snapshots.manifest import Manifest
 from pipeline.snapshots.writer import SnapshotStore
@@ -21,10 +21,6 @@ KEPT = 2
 """Snapshots open at once: their keys are in memory, their blocks are mapped (BOUNDED)."""
 
 PROJECTED_BYTES = 32 << 20
-
-
-class NoSuchTime(MemstreamError):
-    """There is no snapshot of that number, or none so old. The message says which there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -31,6 +31,8 @@ class RemoteReplica:
     def __init__(self, config: StreamConfig, number: int, threads: int) -> None:
         from actors.replica import Replica
 
+        # Threads of ours wait for Ray beside the event loop; Ray cannot tell and would warn that they hold it up.
+        ray._private.worker.blocking_get_inside_async_warned = True
         self._stream = config.stream
         self._replica = Replica(config, number, threads)
         self._asked: dict[str, Request] = {}

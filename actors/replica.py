@@ -30,6 +30,7 @@ from actors import device_loop
 from actors.config import StreamConfig
 from actors.device_loop import DeviceLoop, Event, Request
 from actors.engines import device_of, engine_options
+from actors.errors import NotKnownYet, NotReady
 from actors.handles import RemotePoller
 from actors.history import History, Moment
 from actors.learner import Learner
@@ -74,18 +75,6 @@ SAVE_RETRY_S = 10.0
 DRAIN_RETRIES = 5
 CALL_TIMEOUT_S = 300.0
 """A turn of the device takes seconds at most, so whoever waits so long for one waits for something that hangs."""
-
-
-class NotReady(MemstreamError):
-    """The replica loads or restores still. Ask another one, or this one again."""
-
-    retriable = True
-
-
-class NotKnownYet(MemstreamError):
-    """What the question demands to be known is not known here yet. Ask again, or allow more `wait_s`."""
-
-    retriable = True
 
 
 class Replica:

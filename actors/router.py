@@ -16,9 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.config import AnswerConfig
-from actors.device_loop import Busy, Ended, Overdue
+from actors.errors import Busy, Ended, Interrupted, NoReplica, Overdue, ReplicaLost
 from actors.messages import Answer, Begun, DocumentsPage, DocumentsQuery, Fate, Phase, Piece, Question, ReplicaStatus, Told
-from pipeline.errors import MemstreamError
 from pipeline.positions import parse_positions
 
 log = logging.getLogger(__name__)
@@ -26,24 +25,6 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.1
 ANSWER_GRACE_S = 5.0
 """A replica ends an overdue answer itself; one that does not even say so is lost."""
-
-
-class NoReplica(MemstreamError):
-    """No replica of the stream can answer now. They may be starting; `memstream status` says what each one waits for."""
-
-    retriable = True
-
-
-class ReplicaLost(MemstreamError):
-    """A replica ended, or was not heard of, while it had a question. It is asked again elsewhere."""
-
-    retriable = True
-
-
-class Interrupted(MemstreamError):
-    """The replica was lost in the middle of a streamed answer, and another one would go on differently. Ask again."""
-
-    retriable = True
 
 
 class ReplicaClient(Protocol):

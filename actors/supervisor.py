@@ -18,11 +18,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.config import StreamConfig
+from actors.errors import NoReplica
 from actors.handles import NAMESPACE, ReplicaHandle, here, named_replicas, query_name, reason_of, replica_name, result_of
 from actors.messages import Answer, DocumentsPage, DocumentsQuery, Phase, Question, ReplicaStatus
 from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
-from actors.router import NoReplica
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.snapshots.objects import is_local
 

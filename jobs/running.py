@@ -15,8 +15,8 @@ from pathlib import Path
 
 import ray
 
+from actors.errors import NoReplica
 from actors.handles import NAMESPACE, query_name
-from actors.router import NoReplica
 from actors.supervisor import Supervisor, connect
 from model.assets import cache_dir
 from pipeline.errors import ConfigurationError

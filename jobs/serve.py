@@ -46,7 +46,6 @@ def serve(
         Console(stderr=True, highlight=False, markup=False).print(
             f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/"
         )
-        del supervisor
         while not stop.wanted:
             time.sleep(LOOK_S)
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from actors.device_loop import Busy, Ended, Overdue
-from actors.history import NoSuchTime
-from actors.router import Interrupted, NoReplica, ReplicaLost
+from actors.errors import Busy, Ended, Interrupted, NoReplica, NoSuchTime, Overdue, ReplicaLost
 from model.errors import ModelError
 from pipeline.errors import ConfigurationError, MemstreamError, SnapshotError
 

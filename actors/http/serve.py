@@ -11,13 +11,14 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.config import StreamConfig
+from actors.errors import NoReplica
 from actors.handles import NAMESPACE, query_name, remote_replicas
 from actors.http.config import HttpConfig
 from actors.messages import DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
-from actors.router import Board, NoReplica, Router
+from actors.router import Board, Router
 from pipeline.publish import Published
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,10 @@ class ClusterStreams:
     async def watch(self) -> None:
         """Until it is cancelled."""
         while True:
-            with contextlib.suppress(RayError, GetTimeoutError, TimeoutError):
+            try:
                 await self._look()
+            except Exception:  # the failure boundary of looking: the next look may find what this one did not
+                log.exception("the cluster's streams could not be looked up")
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:

@@ -9,22 +9,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from actors.device_loop import (
-    Answered,
-    Begun,
-    Busy,
-    DeviceLoop,
-    Ended,
-    Event,
-    Failed,
-    Overdue,
-    Piece,
-    Request,
-    Shares,
-    Turn,
-    fitting,
-    next_turn,
-)
+from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request, Shares, Turn, fitting, next_turn
+from actors.errors import Busy, Ended, Overdue
 from model.engine import Asked, Asking, Engine, prepared
 from model.loading import EngineOptions, load_engine
 

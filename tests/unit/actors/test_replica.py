@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from actors.config import StreamConfig
-from actors.history import NoSuchTime
+from actors.errors import NoSuchTime, NotKnownYet, NotReady
 from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus
-from actors.replica import NotKnownYet, NotReady, Replica
+from actors.replica import Replica
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged, StoreUnavailable
 from pipeline.fetched import Joined
 from pipeline.snapshots.writer import SnapshotStore

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from actors.config import AnswerConfig
-from actors.device_loop import Busy, Ended
+from actors.errors import Busy, Ended, Interrupted, NoReplica, ReplicaLost
 from actors.messages import (
     Answer,
     Begun,
@@ -25,7 +25,7 @@ from actors.messages import (
     ReplicaStatus,
     Told,
 )
-from actors.router import Board, Interrupted, NoReplica, ReplicaLost, Router, knowing_most, whole
+from actors.router import Board, Router, knowing_most, whole
 
 T = TypeVar("T")
 QUESTION = Question.of("Who?")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,6 +94,14 @@ def eventually(told: Callable[[], bool], what: str, timeout_s: float = PATIENCE_
     while not told():
         assert time.monotonic() < deadline_s, f"it did not happen that {what}"
         time.sleep(0.1)
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def kill_9(pid: int) -> None:

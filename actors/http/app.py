@@ -12,7 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -180,16 +180,8 @@ def headers_of(knowledge: Knowledge) -> dict[str, str]:
     return {f"X-Memstream-{name}": str(value) for name, value in facts.items() if value is not None}
 
 
-def make_app(streams: Streams, config: HttpConfig, running: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
-    """The application over some streams. `running` runs beside it, until it ends."""
-
-    @asynccontextmanager
-    async def beside(app: FastAPI) -> AsyncIterator[None]:
-        task = None if running is None else asyncio.ensure_future(running())
-        yield
-        if task is not None:
-            await end(task)
-
+def make_app(streams: Streams, config: HttpConfig) -> FastAPI:
+    """The application over some streams."""
     front = Front(streams, config)
     app = FastAPI(
         title="memstream", version=version("memstream"), summary="A language model that knows the news.", docs_url=None, redoc_url=None
@@ -208,6 +200,7 @@ def _handle_errors(app: FastAPI, front: Front) -> None:
     @app.middleware("http")
     async def counted(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
+            await front.streams.look()
             response = await call(request)
         except Exception as error:
             response = refused(error).response()

@@ -110,4 +110,4 @@ def fate_of(fate: Fate) -> dict[str, Any]:
 
 def shown(document: Remembered) -> dict[str, Any]:
     fields = asdict(document)
-    return {**fields, "published_at": iso(fields.pop("published_at_ms"))}
+    return {"published_at": iso(fields.pop("published_at_ms")), **fields}

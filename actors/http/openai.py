@@ -321,7 +321,7 @@ def knowledge_of(knowledge: Knowledge) -> dict[str, Any]:
     """The knowledge of an answer, times in ISO 8601."""
     fields = asdict(knowledge)
     watermark_ms, complete_ms = fields.pop("watermark_ms"), fields.pop("complete_up_to_ms")
-    sources = [{**source, "published_at": iso(source.pop("published_at_ms"))} for source in fields.pop("sources")]
+    sources = [{"published_at": iso(source.pop("published_at_ms")), **source} for source in fields.pop("sources")]
     return {**fields, "watermark": iso(watermark_ms), "complete_up_to": iso(complete_ms), "sources": sources}
 
 

@@ -87,19 +87,20 @@ class RemoteStream:
 
 
 class ClusterStreams:
-    """All streams of the cluster, looked for again and again; `Streams`."""
+    """All streams of the cluster; `Streams`."""
 
     def __init__(self) -> None:
         self._streams: dict[str, RemoteStream] = {}
+        self._looked_s = -LOOK_S
+        self._looking = asyncio.Lock()
 
-    async def watch(self) -> None:
-        """Until it is cancelled."""
-        while True:
-            try:
+    async def look(self) -> None:
+        if time.monotonic() - self._looked_s < LOOK_S or (self._looking.locked() and self._streams):
+            return
+        async with self._looking:
+            if time.monotonic() - self._looked_s >= LOOK_S:
                 await self._look()
-            except Exception:  # the failure boundary of looking: the next look may find what this one did not
-                log.exception("the cluster's streams could not be looked up")
-            await asyncio.sleep(LOOK_S)
+                self._looked_s = time.monotonic()
 
     async def _look(self) -> None:
         prefix = query_name("")
@@ -108,7 +109,7 @@ class ClusterStreams:
         for name in set(self._streams) - found:
             self._streams.pop(name).watching.cancel()
         for name in found - set(self._streams):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RayError, TimeoutError):  # it starts, or ends
                 query = ray.get_actor(query_name(name), namespace=NAMESPACE)
                 config: StreamConfig = await asyncio.wait_for(query.config.remote(), CALL_TIMEOUT_S)
                 self._streams[name] = RemoteStream(config, query)
@@ -126,8 +127,7 @@ def start_front(config: HttpConfig) -> str:
     def app() -> Any:
         from actors.http.app import make_app
 
-        streams = ClusterStreams()
-        return make_app(streams, config, streams.watch)
+        return make_app(ClusterStreams(), config)
 
     @serve.deployment(
         name="front", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0}, graceful_shutdown_timeout_s=2

@@ -33,6 +33,10 @@ class Stream(Protocol):
 class Streams(Protocol):
     """All of them."""
 
+    async def look(self) -> None:
+        """Look which there are, if that was not done lately. Before every request."""
+        ...
+
     def names(self) -> list[str]: ...
 
     def get(self, name: str) -> Stream | None: ...

@@ -2,6 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const POLL_MS = 1500, PAGE = 25, LIVE = 8;
 let key = sessionStorage.getItem("key") || "";
+let opening = new URLSearchParams(location.search).get("q") || ""; // a page can be linked with its question
 let stream = "", first = 0, asking = null, seen = new Set(), begun = false;
 
 function el(tag, text, name) {
@@ -109,6 +110,7 @@ async function refresh() {
       showReplicas((await get(`/v1/knowledge?${new URLSearchParams({ stream })}`)).replicas);
       if (await refreshLive()) await refreshDocuments();
     }
+    if (stream && opening) { const q = opening; opening = ""; $("question").value = q; ask(q); }
     const ready = await (await fetch("/ready")).json();
     $("ready").textContent = ready.ready ? "ready" : ready.reasons.join("; ");
   } catch (error) {

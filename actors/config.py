@@ -63,10 +63,8 @@ class ReplicaConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where num_gpus is above 0.")
     num_cpus: int | None = Field(default=None, ge=1, description="Cores, and so threads, of each replica. null: all cores, shared evenly.")
     num_gpus: float = Field(default=0, ge=0, description="GPUs of each replica, as Ray counts them.")
-    spare_blocks: int = Field(
-        default=16, ge=1, description="Of a token pool: blocks beyond it, which bound how many updates an answer may outlive."
-    )
-    max_versions: int = Field(default=3, ge=1, description="Of a token pool: versions alive at once.")
+    spare_blocks: int = Field(default=16, ge=1, description="Of a token pool: blocks beyond it, for answers that updates have overtaken.")
+    max_versions: int = Field(default=3, ge=1, description="Of a token pool: versions that answers read at once.")
     max_restarts: int = Field(default=-1, ge=-1, description="Restarts of a killed replica. -1: without end.")
     poll_bytes: int = Field(default=1 << 20, ge=1 << 10, description="Bytes of records handed from the poller to the replica at once.")
     poll_hung_s: float = Field(

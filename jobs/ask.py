@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,8 +13,9 @@ import typer
 
 from actors.messages import Answer, Filter, Knowledge, Question, Source
 from jobs.command import start
-from jobs.options import AsJson, RayAddress, StreamName
-from jobs.running import find_stream
+from jobs.deployment import Deployment, deployment
+from jobs.options import AsJson, StreamAddress, StreamName
+from pipeline.errors import MemstreamError
 
 app = typer.Typer(add_completion=False)
 
@@ -22,25 +24,51 @@ app = typer.Typer(add_completion=False)
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
     stream: StreamName = None,
-    address: RayAddress = None,
+    address: StreamAddress = None,
     as_json: AsJson = False,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; answers.max_new_tokens if not given.")] = None,
     sources: Annotated[list[str] | None, typer.Option("--source", help="Read only documents of this source; may be repeated.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Read only documents published then or later (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Read only documents published before then (UTC).")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Do not read this document (its id); may be repeated.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Ask again and again; show each answer that differs. Ctrl-C ends.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two questions of --watch.")] = 5.0,
 ) -> None:
     """Ask a running stream a question; the replica that knows most answers, and says what it knew."""
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
+    only = Filter(sources=tuple(sources or ()), since_ms=_ms(since), until_ms=_ms(until), exclude=tuple(exclude or ()))
+    asked = Question.of(question, max_new_tokens, only)
     with redirect_stdout(sys.stderr):
-        supervisor = find_stream(stream, address)
+        found = deployment(stream, address)
+    answer = _answered(found, asked)
+    _tell(answer, as_json)
+    while watch:
+        time.sleep(every_s)
         try:
-            only = Filter(sources=tuple(sources or ()), since_ms=_ms(since), until_ms=_ms(until), exclude=tuple(exclude or ()))
-            answer = supervisor.ask(Question.of(question, max_new_tokens, only))
+            again = _answered(found, asked)
+        except MemstreamError as error:
+            if not error.retriable:
+                raise
+            typer.echo(f"[{error}]", err=True)
+            continue
+        if _said(again) != _said(answer):
+            typer.echo(f"\n{datetime.now(UTC):%H:%M:%S} UTC:", err=True)
+            _tell(again, as_json)
+        answer = again
+
+
+def _answered(found: Deployment, question: Question) -> Answer:
+    with redirect_stdout(sys.stderr):
+        try:
+            return found.ask(question)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="QUESTION") from error
-    _tell(answer, as_json)
+
+
+def _said(answer: Answer) -> tuple[str, tuple[str, ...]]:
+    """What makes an answer another one: its words, and the documents it was read from."""
+    return answer.text, tuple(source.document_id for source in answer.knowledge.sources)
 
 
 def _ms(time: datetime | None) -> int | None:

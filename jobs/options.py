@@ -21,5 +21,13 @@ RayAddress: TypeAlias = Annotated[
         "--address", metavar="HOST:PORT", help="Ray cluster to join; RAY_ADDRESS if not given, else one is found or started here."
     ),
 ]
+StreamAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="http(s)://HOST:PORT of an HTTP front (its key in MEMSTREAM_KEY), or HOST:PORT of a Ray cluster; else the one that runs here.",
+    ),
+]
 StreamName: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Name of the stream; not needed where only one is there.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -84,10 +85,13 @@ def lag(status: ReplicaStatus) -> int | None:
     return sum(max(0, end - status.position.get(partition, 0)) for partition, end in status.highwater.items())
 
 
+COLOURS = {"running": "green", "serving": "green", "failed": "bold red", "down": "bold red"}
+
+
 def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
     """All replicas, one a row, and below what each of them says is wrong."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("replica", "phase", "pid", "applied", "other", "behind", "updates", "known", "asked", "epoch"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("replica", "phase", "complete up to", "behind", "documents", "blocks", "learned", "other", "asked", "snapshot", "pid"):
         table.add_column(name, justify="left" if name in ("phase", "replica") else "right", no_wrap=True)
     for status in statuses:
         table.add_row(*_cells(status))
@@ -102,17 +106,32 @@ def cut_off(status: ReplicaStatus) -> str | None:
     return f"{status.documents_cut} documents were too long and lost {status.tokens_left_out} tokens at their end (chunks.max_blocks)"
 
 
-def _cells(status: ReplicaStatus) -> list[str]:
+def _cells(status: ReplicaStatus) -> list[Text]:
     applied, behind = status.counts.get(Outcome.APPLIED.value, 0), lag(status)
-    return [
+    restarts = f" (restarted {status.restarts} x)" if status.restarts else ""
+    cells = [
         str(status.replica),
-        status.phase.value,
+        "",
+        "never" if status.staleness_s is None else f"{status.staleness_s:.1f} s ago",
+        "0" if status.caught_up else "" if behind is None else f"{behind:,}",
+        f"{status.remembered_documents:,}",
+        f"{status.remembered_updates:,}",
+        f"{applied:,}",
+        f"{sum(status.counts.values()) - applied:,}",
+        f"{status.running_answers} + {status.waiting_answers}",
+        "none" if status.epoch is None else f"{status.epoch}, {_age(status.epoch_age_s)}",
         str(status.pid or ""),
-        str(applied),
-        str(sum(status.counts.values()) - applied),
-        "0" if status.caught_up else "" if behind is None else str(behind),
-        str(status.update_number),
-        str(status.remembered_documents),
-        str(status.running_answers),
-        str(status.epoch or ""),
     ]
+    phase = Text(f"● {status.phase.value}{restarts}", style=COLOURS.get(status.phase.value, "yellow"))
+    return [phase if number == 1 else Text(cell) for number, cell in enumerate(cells)]
+
+
+def _age(seconds: float | None) -> str:
+    """How old something is, shortly.
+
+    >>> _age(7.4), _age(125), _age(7300)
+    ('7 s', '2 min', '2 h')
+    """
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import typer
 
 from actors.config import StreamConfig
-from actors.http.serve import start_front, stop_front
 from actors.messages import ReplicaStatus
 from actors.supervisor import ReplicaLost, Supervisor, disconnect
 from jobs.command import start
@@ -106,6 +105,8 @@ def run_stream(config: StreamConfig, until: Until | None, address: str | None = 
         undo.callback(supervisor.stop)
         url = None
         if http:
+            from actors.http.serve import start_front, stop_front  # Ray Serve takes a second to load
+
             url = start_front(config.http)
             undo.callback(stop_front)
             progress.say(f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/")

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from actors.messages import ReplicaStatus
 from jobs.command import start
-from jobs.options import AsJson, RayAddress, StreamName
+from jobs.deployment import deployment
+from jobs.options import AsJson, StreamAddress, StreamName
 from jobs.progress import lag, status_table
-from jobs.running import find_stream
 
 app = typer.Typer(add_completion=False)
+WATCH_S = 1.0
 
 
 @app.command()
-def status(stream: StreamName = None, address: RayAddress = None, as_json: AsJson = False) -> None:
+def status(
+    stream: StreamName = None,
+    address: StreamAddress = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, in place; Ctrl-C ends.")] = False,
+) -> None:
     """How the replicas of a running stream stand: process, phase, position, lag, counts, last snapshot."""
     with redirect_stdout(sys.stderr):
-        statuses = find_stream(stream, address).statuses()
+        found = deployment(stream, address)
+        statuses = found.statuses()
     if as_json:
         print(json.dumps([as_json_object(each) for each in statuses], indent=2))
-    else:
-        Console(highlight=False).print(status_table(statuses))
+        return
+    console = Console(highlight=False)
+    if not watch:
+        console.print(status_table(statuses))
+        return
+    with Live(status_table(statuses), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_S)
+            live.update(status_table(found.statuses()), refresh=True)
 
 
 def as_json_object(status: ReplicaStatus) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,12 @@ class LocalStream:
     def statuses(self) -> list[ReplicaStatus]:
         return self.router.board.statuses()
 
-    def ask(self, question: Question) -> AsyncGenerator[Told, None]:
-        return self.router.ask(question)
+    async def ask(self, question: Question) -> AsyncGenerator[Told, None]:
+        while self.replica.status().loading:
+            await asyncio.sleep(0.01)
+        async with aclosing(self.router.ask(question)) as stream:
+            async for told in stream:
+                yield told
 
     async def documents(self, query: DocumentsQuery) -> DocumentsPage:
         return await self.router.documents(query)

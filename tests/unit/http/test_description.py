@@ -30,7 +30,8 @@ def checked(case: Any) -> None:
 def test_no_request_makes_the_server_fail(stream: LocalStream) -> None:
     description = schemathesis.openapi.from_asgi("/openapi.json", make_app(stream, HttpConfig()))
     count = 0
-    for operation in description.get_all_operations():
+    for found in description.get_all_operations():
+        operation: Any = found
         count += 1
 
         @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)

@@ -24,7 +24,7 @@ demo: $(READY) ## a model learns from a Kafka stream, cites, is restored, correc
 train: $(READY) ## train the embedded model's memory; run again to go on; ARGS="--hours 6 --threads 4"
 	@$(BIN)/python -m jobs.train $(ARGS)
 
-test: $(READY) ## unit, integration and fault tests; ARGS="-k source"
+test: $(READY) ## unit, integration, load and fault tests; ARGS="-k source"
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY) ## the tests that take minutes
@@ -33,8 +33,10 @@ test-slow: $(READY) ## the tests that take minutes
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)
 
-bench: $(READY) ## what an answer costs by blocks remembered, and a restore; DEVICE=cuda
+bench: $(READY) ## what an answer costs: by blocks remembered, together, under load; and a restore; DEVICE=cuda
 	$(BIN)/python -m benchmarks.bench_blocks --device $(DEVICE) $(ARGS)
+	$(BIN)/python -m benchmarks.bench_batch --device $(DEVICE)
+	$(BIN)/python -m benchmarks.bench_load --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_restore
 
 check: $(READY) ## lint, format, types, layers

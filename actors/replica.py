@@ -17,58 +17,43 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
-from queue import SimpleQueue
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from actors import device_loop
+from actors.answering import Answering, Emit, freshness, version_of
 from actors.config import StreamConfig
-from actors.device_loop import DeviceLoop, Event, Request
+from actors.device_loop import DeviceLoop, Request
 from actors.engines import device_of, engine_options
-from actors.errors import NotKnownYet, NotReady
+from actors.errors import NotReady
 from actors.handles import RemotePoller
-from actors.history import History, Moment
+from actors.history import History
 from actors.learner import Learner
 from actors.messages import (
     Answer,
-    Begun,
-    Choice,
     DocumentsPage,
     DocumentsQuery,
     Fate,
-    Filter,
-    Knowledge,
     Phase,
-    Piece,
     Polled,
     Question,
-    Remembered,
     ReplicaStatus,
-    Source,
-    Token,
-    Told,
 )
 from actors.poller import PollerClient
 from actors.saver import Saver
 from model.catalog import checkpoint_folder
-from model.conversation import Prompt
-from model.engine import Allowed, Asking, Completion, Engine, Logprob, Read
+from model.engine import Engine
 from model.loading import load_engine
 from pipeline.errors import MemstreamError
-from pipeline.ledger import Ledger
-from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
-from pipeline.records import Outcome, Partition
+from pipeline.positions import StreamState, caught_up, format_positions
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
 
 OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool, Mapping[str, str]], PollerClient]
-Emit = Callable[[Told | Exception], None]
 POLL_TIMEOUT_S = 0.5
 RETRY_S = 2.0
 SAVE_RETRY_S = 10.0
@@ -92,7 +77,6 @@ class Replica:
         self._complete_up_to_s: float | None = None
         self._caught_up = False
         self._highwaters: Mapping[str, int] = {}
-        self._answered = 0
         self._poller: PollerClient | None = None
         self._pending: Future[None] | None = None
         self._tried_at_s = time.monotonic()
@@ -151,7 +135,9 @@ class Replica:
             prefill_tokens=answers.prefill_tokens,
         )
         loop.start()
-        self._parts = _Parts(engine, learner, saver, loop, History(store, engine))
+        history = History(store, engine)
+        answering = Answering(config, self._number, engine, learner, loop, history, lambda: self._complete_up_to_s)
+        self._parts = _Parts(engine, learner, saver, loop, answering)
         self._problem = None
         if config.replicas.mode == "serve":
             self._phase = Phase.SERVING
@@ -304,178 +290,24 @@ class Replica:
     # ------------------------------------------------------------------ answering
 
     def ask(self, question: Question, emit: Emit) -> Request:
-        """Put a question to the device; `emit` is told what becomes of it, the last time with an `Answer` or an error. It must not wait.
-
-        READ-ONE-VERSION: an answer is given from exactly one version of memory.
-
-        Raises:
-            ValueError: the prompt is empty or too long, or asks for what this memory cannot do.
-            NoSuchTime: as_of names a snapshot that there is not.
-            Busy: too many are waiting.
-            NotReady: it loads still.
-        """
-        parts = self._ready
-        prompt, timeout_s = self._prompt(question), question.timeout_s or self._config.answers.timeout_s
-        moment = parts.history.at(question.demand) if question.demand.past else None
-        asking = self._asking(question, parts.learner.state if moment is None else moment.state)
-        now_s = time.monotonic()
-        request = Request(
-            prompt=prompt,
-            askings=[replace(asking, seed=None if asking.seed is None else asking.seed + number) for number in range(question.answers)],
-            emit=_Telling(self, emit, moment),
-            deadline_s=now_s + timeout_s,
-            ready_by_s=now_s + min(question.demand.wait_s, timeout_s),
-            memory=None if moment is None else moment.memory,
-            known=None if moment is None else lambda: (moment.state, None),
-        )
-        if question.demand.at_least or question.demand.max_staleness_s is not None:
-            request.ready = lambda: self._missing(question) is None
-            request.not_ready = lambda: NotKnownYet(self._missing(question) or "it was not known in time")
-        parts.loop.ask(request)
-        return request
+        """As `Answering.ask`; raises NotReady while it loads."""
+        return self._ready.answering.ask(question, emit)
 
     def cancel(self, request: Request) -> None:
         """Nobody waits for the answer any more."""
-        if self._parts is not None:
-            self._parts.loop.cancel(request)
+        self._ready.answering.cancel(request)
 
     def answer(self, question: Question) -> Answer:
         """`ask`, and wait for the whole answer."""
-        told: SimpleQueue[Told | Exception] = SimpleQueue()
-        self.ask(question, told.put)
-        while True:
-            each = told.get()
-            if isinstance(each, Answer):
-                return each
-            if isinstance(each, Exception):
-                raise each
-
-    def _prompt(self, question: Question) -> Prompt:
-        wanted, answers = question.max_new_tokens or 0, self._config.answers
-        if not 0 <= wanted <= answers.most_new_tokens:
-            raise ValueError(f"{wanted} new tokens were asked for; at most {answers.most_new_tokens} are given (answers.most_new_tokens)")
-        if not 1 <= question.answers <= answers.most_running:
-            raise ValueError(
-                f"{question.answers} answers were asked for; 1 to {answers.most_running} are given at once (answers.most_running)"
-            )
-        engine = self._ready.engine
-        prompt = engine.compose(question.messages) if question.text is None else engine.plain(question.text)
-        tokens, limit = len(prompt.tokens), answers.max_prompt_tokens
-        if not 0 < tokens <= limit:
-            raise ValueError(f"the prompt has {tokens} tokens; it must have 1 to {limit} (answers.max_prompt_tokens)")
-        return prompt
-
-    def _missing(self, question: Question) -> str | None:
-        """What the question demands and this replica does not know; None: it knows enough."""
-        positions = self._ready.learner.state.positions
-        for partition, offset in parse_positions(question.demand.at_least).items():
-            if positions.get(partition, 0) <= offset:
-                return f"{partition} has been read up to {positions.get(partition, 0)}, not beyond {offset}"
-        most_s, complete_s = question.demand.max_staleness_s, self._complete_up_to_s
-        if most_s is not None and (complete_s is None or time.time() - complete_s > most_s):
-            age = "never yet" if complete_s is None else f"{time.time() - complete_s:.1f} s ago"
-            return f"the position was last at the log's end {age}; {most_s:g} s are demanded"
-        return None
-
-    def _asking(self, question: Question, state: StreamState) -> Asking:
-        only = question.only
-        if not only.empty and not self._ready.engine.forgets:
-            raise ValueError("this model reads its whole memory at once: answers cannot be kept to some documents")
-        return Asking(
-            limit=question.max_new_tokens or self._config.answers.max_new_tokens,
-            temperature=question.temperature,
-            top_p=question.top_p,
-            top_k=question.top_k,
-            repetition_penalty=question.repetition_penalty,
-            seed=question.seed,
-            stop=question.stop,
-            top_logprobs=question.top_logprobs,
-            allowed=None if only.empty else self._allowed(only, state),
-            most_blocks=question.max_blocks,
-        )
-
-    def _allowed(self, only: Filter, state: StreamState) -> Allowed:
-        """A mask over updates: which of them belong to documents that the filter admits."""
-        rows = [row for row in state.ledger if only.admits(row)]
-        updates = np.array([update for row in rows for update in row.updates], dtype=np.int64)
-        return lambda numbers: np.isin(numbers, updates)
-
-    def told(self, event: Event, begun: tuple[float, Any], moment: Moment | None) -> Told | Exception | None:
-        """An event of the loop as it is told outside."""
-        started_s, known = begun
-        if isinstance(event, device_loop.Piece):
-            return Piece(index=event.index, text=event.text, tokens=self._tokens(event.logprobs))
-        if isinstance(event, device_loop.Failed):
-            return event.error
-        if isinstance(event, device_loop.Begun):
-            return Begun(knowledge=self._knowledge(known, moment, ()))
-        self._answered += 1
-        choices = tuple(
-            Choice(
-                text=done.text,
-                finish_reason=done.finish_reason,
-                completion_tokens=done.completion_tokens,
-                tokens=self._tokens(done.logprobs),
-            )
-            for done in event.completions
-        )
-        return Answer(
-            choices=choices,
-            prompt_tokens=event.completions[0].prompt_tokens,
-            knowledge=self._knowledge(known, moment, event.completions),
-            seconds=time.monotonic() - started_s,
-        )
-
-    def _tokens(self, logprobs: Sequence[Logprob]) -> tuple[Token, ...]:
-        text = self._ready.engine.decode_tokens
-        return tuple(
-            Token(text=text([each.token]), logprob=each.logprob, top=tuple((text([token]), value) for token, value in each.top))
-            for each in logprobs
-        )
-
-    def _knowledge(self, known: tuple[StreamState, float | None], moment: Moment | None, done: Sequence[Completion]) -> Knowledge:
-        state, complete_s = known
-        grounded = [each.grounded for each in done if each.grounded is not None]
-        return Knowledge(
-            stream=self._config.stream,
-            replica=self._number,
-            version=version_of(state),
-            update_number=state.update_number,
-            position=format_positions(state.positions),
-            watermark_ms=state.watermark_ms,
-            applied=state.counts.get(Outcome.APPLIED, 0),
-            **freshness(complete_s),
-            grounded=any(grounded) if grounded else None,
-            sources=_sources([read for each in done for read in each.read], state.ledger),
-            epoch=None if moment is None else moment.epoch,
-        )
-
-    # ------------------------------------------------------------------ what it remembers
+        return self._ready.answering.answer(question)
 
     def documents(self, query: DocumentsQuery) -> DocumentsPage:
         """Remembered documents, the newest learned first."""
-        words, source = query.text.casefold(), (query.source or "").casefold()
-        found = [
-            row
-            for row in self._ready.learner.state.ledger
-            if (not source or (row.source or "").casefold() == source)
-            and (not words or any(words in (text or "").casefold() for text in (row.title, row.source, row.document_id)))
-        ]
-        found.sort(key=lambda row: row.updates[0], reverse=True)
-        page = found[query.offset : query.offset + query.limit]
-        return DocumentsPage(documents=tuple(map(Remembered.of, page)), total=len(found))
+        return self._ready.answering.documents(query)
 
     def fate(self, topic: str, partition: int, offset: int) -> Fate:
         """What became of an offset."""
-        learner = self._ready.learner
-        place, state = Partition(topic, partition), learner.state
-        row = next((row for row in state.ledger if (row.partition, row.offset) == (place, offset)), None)
-        if row is not None:
-            return Fate(state=Outcome.APPLIED.value, document=Remembered.of(row))
-        if place not in state.positions or state.positions[place] <= offset:
-            return Fate(state="waiting")
-        outcome = learner.outcomes.get((place, offset))
-        return Fate(state="passed" if outcome is None else outcome.value)
+        return self._ready.answering.fate(topic, partition, offset)
 
     # ------------------------------------------------------------------ watching
 
@@ -513,7 +345,7 @@ class Replica:
             tokens_left_out=state.tokens_left_out,
             running_answers=parts.loop.running,
             waiting_answers=parts.loop.waiting,
-            answered=self._answered,
+            answered=parts.answering.answered,
             turns={turn.value: count for turn, count in parts.loop.turns.items()},
             turn_s=parts.loop.turn_s,
             seconds={turn.value: seconds for turn, seconds in parts.loop.seconds.items()},
@@ -524,47 +356,12 @@ class Replica:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class _Parts:
     """What a replica has once it is ready."""
 
-    __slots__ = ("engine", "history", "learner", "loop", "saver")
-
-    def __init__(self, engine: Engine, learner: Learner, saver: Saver, loop: DeviceLoop, history: History) -> None:
-        self.engine, self.learner, self.saver, self.loop, self.history = engine, learner, saver, loop, history
-
-
-class _Telling:
-    """Tells one asker of the loop's events."""
-
-    def __init__(self, replica: Replica, emit: Emit, moment: Moment | None) -> None:
-        self._replica, self._emit, self._moment = replica, emit, moment
-        self._started_s, self._known = time.monotonic(), None
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, device_loop.Begun):
-            self._known = event.known
-        told = self._replica.told(event, (self._started_s, self._known), self._moment)
-        if told is not None:
-            self._emit(told)
-
-
-def version_of(state: StreamState) -> int:
-    """Documents learned and deleted since the stream began: with each of them memory changed, and with nothing else."""
-    return state.counts.get(Outcome.APPLIED, 0) + state.counts.get(Outcome.DELETED, 0)
-
-
-def freshness(complete_s: float | None) -> dict[str, Any]:
-    """The two fields that say when the position was last known to be at the log's end."""
-    if complete_s is None:
-        return {"complete_up_to_ms": None, "staleness_s": None}
-    return {"complete_up_to_ms": int(complete_s * 1000), "staleness_s": max(0.0, time.time() - complete_s)}
-
-
-def _sources(read: Sequence[Read], ledger: Ledger) -> tuple[Source, ...]:
-    """The documents of the blocks that were read, each once, with the best of its blocks' scores."""
-    found: dict[str, Source] = {}
-    for each in read:
-        row = ledger.owner(each.update)
-        if row is not None:
-            found.setdefault(row.document_id, Source.of(row, each.score))
-    return tuple(found.values())
+    engine: Engine
+    learner: Learner
+    saver: Saver
+    loop: DeviceLoop
+    answering: Answering

@@ -17,8 +17,9 @@ from typing import Annotated
 import torch
 import typer
 
-from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request, Turn
+from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request
 from actors.errors import Busy
+from actors.turns import Turn
 from model.catalog import checkpoint_folder
 from model.engine import Asking, Engine
 from model.loading import EngineOptions, load_engine

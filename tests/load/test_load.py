@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.device_loop import Turn
 from actors.errors import Busy
 from actors.messages import Answer, Question
 from actors.router import whole
+from actors.turns import Turn
 from tests.doubles.streams import LocalStream
 from tests.doubles.tiny import tiny_block_checkpoint
 

@@ -9,8 +9,9 @@ from queue import SimpleQueue
 
 import pytest
 
-from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request, Shares, Turn, fitting, next_turn
+from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request
 from actors.errors import Busy, Ended, Overdue
+from actors.turns import Shares, Turn, fitting, next_turn
 from model.engine import Asked, Asking, Engine, prepared
 from model.loading import EngineOptions, load_engine
 

@@ -48,7 +48,7 @@ from model.catalog import checkpoint_folder
 from model.engine import Engine
 from model.loading import load_engine
 from pipeline.errors import MemstreamError
-from pipeline.positions import StreamState, caught_up, format_positions
+from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
@@ -176,6 +176,7 @@ class Replica:
             self._stop.wait(RETRY_S)
             return
         self._phase, self._problem = Phase.RUNNING, None
+        self._sees(polled)
         work = self._ready.loop.learn(self._learn(polled))
         # The device has the next batch at hand when it is through with this one; no more than one waits.
         self._settle_pending()
@@ -206,11 +207,17 @@ class Replica:
             self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
         return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
 
-    def _heard(self, polled: Polled) -> None:
-        positions = self._ready.learner.state.positions
+    def _sees(self, polled: Polled) -> None:
+        """How far the log goes, as soon as that is known: what was polled is not learned yet."""
         self._highwaters = format_positions(polled.highwaters)
-        self._caught_up = caught_up(positions, polled.highwaters)
-        if self._caught_up and polled.heard.issuperset(positions):
+        self._caught_up = caught_up(self._ready.learner.state.positions, polled.highwaters)
+
+    def _heard(self, polled: Polled) -> None:
+        """All that was polled is learned."""
+        positions = self._ready.learner.state.positions
+        self._caught_up = caught_up(positions, parse_positions(self._highwaters))
+        # Everything that was in the log when this was polled is known now, whatever came since.
+        if caught_up(positions, polled.highwaters) and polled.heard.issuperset(positions):
             self._complete_up_to_s = polled.at_s
 
     # ------------------------------------------------------------------ saving

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -27,6 +28,7 @@ from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.snapshots.objects import is_local
 
 WATCH_S = 0.5
+BOARD_S = 2.0
 
 
 class ReplicaFailed(MemstreamError):
@@ -114,8 +116,16 @@ class Supervisor:
         return cls(config, handles, query)
 
     def statuses(self) -> list[ReplicaStatus]:
-        """All replicas as they stand."""
-        return ReplicaHandle.statuses(self._replicas)
+        """All replicas as they stand, and how often each was restarted, which only the board knows."""
+        statuses = ReplicaHandle.statuses(self._replicas)
+        try:
+            board: list[ReplicaStatus] = result_of(self._query.statuses.remote(), BOARD_S)
+        except (RayActorError, GetTimeoutError):
+            return statuses
+        return [
+            replace(status, restarts=known.restarts, problem=known.problem if status.phase is Phase.DOWN else status.problem)
+            for status, known in zip(statuses, board, strict=True)
+        ]
 
     def ask(self, question: Question) -> Answer:
         """Through the query actor. Raises NoReplica, ValueError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from actors.http.config import HttpConfig
 from actors.http.serve import start_front, stop_front
 from actors.supervisor import Supervisor
 from pipeline.topics import ensure_topic
-from tests.processes import eventually, free_port, kill_9
+from tests.processes import Jobs, eventually, free_port, kill_9
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # Serve's libraries warn of themselves
 
@@ -37,7 +38,7 @@ def served(ray_address: str, stream: Callable[..., StreamConfig]) -> Iterator[tu
         supervisor.stop()
 
 
-def test_a_service_publishes_asks_streams_and_deletes(served: tuple[Supervisor, str]) -> None:
+def test_a_service_publishes_asks_streams_and_deletes(served: tuple[Supervisor, str], jobs: Jobs) -> None:
     supervisor, url = served
     name = supervisor.config.stream
     http = httpx.Client(base_url=url, timeout=60)
@@ -57,6 +58,11 @@ def test_a_service_publishes_asks_streams_and_deletes(served: tuple[Supervisor, 
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == answer.choices[0].message.content
     assert chunks[-1].knowledge["grounded"] is True  # type: ignore[attr-defined]
+
+    said = json.loads(jobs.start("ask", "Who is person 7?", "--max-new-tokens", "6", "--address", url, "--json").end())
+    assert (said["text"], said["knowledge"]["sources"][0]["link"]) == (text, "https://example.org/7")
+    (shown,) = json.loads(jobs.start("status", "--address", url, "--json").end())
+    assert (shown["phase"], shown["counts"]["applied"], shown["pid"]) == ("running", 1, supervisor.statuses()[0].pid)
 
     gone = http.delete(f"/v1/documents/{published['topic']}/0/{published['offset']}").json()
     demand = {"knowledge": {"at_least": gone["at_least"], "wait_s": 30}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -227,6 +228,30 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(
     replica = stage.start(config_with())
     assert "s3 does not answer" in (wait(replica, lambda status: status.phase is Phase.WAITING).problem or "")
     assert wait(replica, lambda status: status.caught_up).phase is Phase.RUNNING
+
+
+def test_a_backlog_that_is_being_learned_is_no_stream_that_is_caught_up(
+    stage: Stage, config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the last poll but one said is not told as now."""
+    replica = stage.start(config_with())
+    wait(replica, lambda status: status.caught_up)
+    stage.pollers[0].may_go_on.clear()
+    may_learn, engine = threading.Event(), replica._ready.engine
+    prepare = engine.prepare
+
+    def slowly(chunks: object) -> object:
+        may_learn.wait(20)
+        return prepare(chunks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "prepare", slowly)
+    stage.pollers[0]._end = 23
+    stage.pollers[0]._items = list(documents(3, 20))
+    stage.pollers[0].may_go_on.set()
+    status = wait(replica, lambda status: status.highwater == {"news/0": 23})
+    assert (status.caught_up, status.position["news/0"]) == (False, 20)
+    may_learn.set()
+    assert wait(replica, lambda status: status.caught_up).position == {"news/0": 23}
 
 
 # ---------------------------------------------------------------------- what a question demands

@@ -42,7 +42,7 @@ class MemoryConfig(BaseModel):
     )
     most_read: int = Field(default=4, ge=1, le=64, description="Blocks that one answer reads at most.")
     read_share: float = Field(
-        default=0.1, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
+        default=0.03, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
     )
     margin: float = Field(
         default=0.8,

@@ -46,7 +46,7 @@ class ReadingConfig:
     """
 
     most_blocks: int = 4
-    share: float = 0.1
+    share: float = 0.03
     margin: float = 0.8
 
 

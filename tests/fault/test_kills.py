@@ -62,7 +62,7 @@ def test_replay_exact_a_killed_replica_comes_back_by_itself_to_the_same_state(
     config = stream(snapshots={"every_updates": 7}, model={"name": str(small_model if kind == "blocks" else published_model)})
     publish(config, 0, 25)
     running = jobs.run(config)
-    eventually(lambda: "running" in running.errors(), "the replica reads")
+    eventually(lambda: "replica 0 running" in running.errors(), "the replica reads")
     eventually(learned(config, 25), "25 were learned")
     eventually(lambda: between_two_epochs(config), "it stands between two epochs")
     (before,) = jobs.status(config)
@@ -81,7 +81,7 @@ def test_replay_exact_a_killed_job_run_again_ends_in_the_same_state(jobs: Jobs, 
     config = stream(snapshots={"every_updates": 7})
     publish(config, 0, 25)
     running = jobs.run(config)
-    eventually(lambda: "running" in running.errors(), "the replica reads")
+    eventually(lambda: "replica 0 running" in running.errors(), "the replica reads")
     eventually(lambda: learned(config, 25)() and between_two_epochs(config), "it stands between two epochs")
     pid = status(config).pid
     assert pid is not None
@@ -107,7 +107,7 @@ def test_exactly_once_over_several_partitions_whatever_is_killed(jobs: Jobs, str
     others = pids_of_pollers()
     publish(config, 0, 20, partitions=3)
     running = jobs.run(config)
-    eventually(lambda: "running" in running.errors(), "the replica reads")
+    eventually(lambda: "replica 0 running" in running.errors(), "the replica reads")
     eventually(lambda: learned(config, 20)() and between_two_epochs(config), "it stands between two epochs")
     (poller,) = pids_of_pollers() - others
     kill_9(poller)

@@ -96,7 +96,7 @@ def test_publish_status_and_ask_as_commands(jobs: Jobs, stream: Callable[..., St
     landed = json.loads(jobs.start("publish", "--text", "Person zero.", *where, "--json").end())
     assert landed == {f"{config.kafka.topics[0]}/0": {"first": 0, "end": 1}}
     running = jobs.run(config)
-    eventually(lambda: "running" in running.errors(), "the replica reads")
+    eventually(lambda: "replica 0 running" in running.errors(), "the replica reads")
     eventually(lambda: "caught up" in running.errors(), "it caught up")
     (status,) = jobs.status(config)
     assert (status["phase"], status["lag"], status["counts"]["applied"]) == ("running", 0, 1)

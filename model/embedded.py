@@ -7,6 +7,7 @@ this file. Both together are written once as a checkpoint folder, which `model.b
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import modeling_gguf_pytorch_utils as gguf_reading
 from transformers.utils import logging
 
 from model.config import ARCHITECTURE
@@ -42,7 +44,10 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
     The quantised values lie on a grid that bfloat16 holds to 0.14 %, and the file is half as large.
     """
-    logging.disable_progress_bar()  # a few seconds, between bars of our own
+    # A few seconds, between bars of our own: neither of transformers' two.
+    logging.disable_progress_bar()
+    if hasattr(gguf_reading, "tqdm"):
+        gguf_reading.tqdm = partial(gguf_reading.tqdm, disable=True)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     out.mkdir(parents=True, exist_ok=True)

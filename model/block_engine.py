@@ -126,13 +126,18 @@ class BlockEngine:
         kept = Kept()
         trunk_BTD = self._trunk(prompts, kept)
         begun: list[tuple[Row, Running]] = []
-        for number, each in enumerate(asked):
-            begun.append(self._placed(each, trunk_BTD[number, : len(prompts[number])]))
-            kept.lay_into(begun[-1][0], number, len(prompts[number]))
-        hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
-        running = [each for _, each in begun]
-        take_next(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+        try:
+            for number, each in enumerate(asked):
+                begun.append(self._placed(each, trunk_BTD[number, : len(prompts[number])]))
+                kept.lay_into(begun[-1][0], number, len(prompts[number]))
+            hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
+            last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
+            running = [each for _, each in begun]
+            take_next(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+        except Exception:
+            for row, _ in begun:  # nothing is left of questions that could not be begun
+                self._arenas.remove(row)
+            raise
         self._running.update(begun)
         self._end_finished(running)
         return running
@@ -169,7 +174,7 @@ class BlockEngine:
             # Rows of one arena were placed one after the other.
             order.sort(key=lambda number: (id(rows[number].arena), rows[number].place))
             if order:
-                spans = side_by_side([rows[number] for number in order], [counts[number] for number in order])
+                spans = side_by_side([rows[number] for number in order], [counts[number] for number in order], trunk_BTD.shape[1])
                 output[order] = self._upper(group, Pass(spans), trunk_BTD[order])
         return output
 

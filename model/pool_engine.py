@@ -108,17 +108,30 @@ class PoolEngine:
     @torch.no_grad()
     def begin(self, asked: Sequence[Asked]) -> list[Running]:
         views = [self.pool.pin() for _ in asked]
+        rows: list[Row] = []
+        try:
+            group = views[0].version.number
+            rows.extend(self._arenas.place(group, 0, len(each.prompt.tokens) + min(each.asking.limit, 64)) for each in asked)
+            running = self._begun(views[0], rows, asked)
+        except Exception:
+            for row in rows:  # nothing is left of questions that could not be begun
+                self._arenas.remove(row)
+            for view in views:
+                self.pool.unpin(view)
+            raise
+        self._running |= {row: (each, view) for row, each, view in zip(rows, running, views, strict=True)}
+        self._end_finished()
+        return running
+
+    def _begun(self, view: PoolView, rows: Sequence[Row], asked: Sequence[Asked]) -> list[Running]:
         prompts = [each.prompt.tokens for each in asked]
-        rows = [self._arenas.place(views[0].version.number, 0, len(each.prompt.tokens) + min(each.asking.limit, 64)) for each in asked]
         order = sorted(range(len(rows)), key=lambda number: (rows[number].arena.text_room, rows[number].place))
         tokens = pad_sequence([torch.tensor(prompts[number]) for number in order], batch_first=True).to(self.pool.model.device)
-        hidden = self._pass(views[0], side_by_side([rows[number] for number in order], [len(prompts[number]) for number in order]), tokens)
+        spans = side_by_side([rows[number] for number in order], [len(prompts[number]) for number in order], tokens.shape[1])
+        hidden = self._pass(view, spans, tokens)
         last = torch.tensor([len(prompts[number]) - 1 for number in order], device=tokens.device)
         running = [Running(prompts[number], asked[number].asking, self._ends, self.conversation, device=tokens.device) for number in order]
         take_next(running, self._logits(hidden[torch.arange(len(order), device=tokens.device), last]))
-        for place, number in enumerate(order):
-            self._running[rows[number]] = running[place], views[number]
-        self._end_finished()
         return [running[order.index(number)] for number in range(len(rows))]
 
     @torch.no_grad()

@@ -134,9 +134,9 @@ def room_for(tokens: int) -> int:
 
 
 class Span:
-    """Some neighbouring rows of an arena in one pass, and how many new tokens each of them has."""
+    """Some neighbouring rows of an arena in one pass, and how many new tokens each of them has; all are padded to `tokens`."""
 
-    def __init__(self, arena: Arena, first: int, counts: Sequence[int]) -> None:
+    def __init__(self, arena: Arena, first: int, counts: Sequence[int], tokens: int) -> None:
         self.arena, self.first, self.counts = arena, first, counts
         self.rows = arena.rows[first : first + len(counts)]
         device = arena.shape.device
@@ -144,16 +144,15 @@ class Span:
         self._starts = (text, [start + own for start, own in zip(text, memory, strict=True)])
         self._columns = [torch.tensor(starts, device=device) for starts in self._starts]
         self._places = torch.arange(first, first + len(counts), device=device)
-        longest = max(counts)
         self._widths = [max(start + count for start, count in zip(starts, counts, strict=True)) for starts in self._starts]
-        self._masks = [self._mask(starts, width, longest) for starts, width in zip(self._starts, self._widths, strict=True)]
+        self._masks = [self._mask(starts, width, tokens) for starts, width in zip(self._starts, self._widths, strict=True)]
 
-    def _mask(self, starts: list[int], width: int, longest: int) -> Tensor | None:
+    def _mask(self, starts: list[int], width: int, tokens: int) -> Tensor | None:
         """Who sees which column [B, 1, T, width]; None where a row's own order says it."""
-        if len(set(starts)) == 1 and (longest == 1 or starts[0] == 0):
+        if len(set(starts)) == 1 and (tokens == 1 or (starts[0] == 0 and width == tokens)):
             return None
         device = self.arena.shape.device
-        ends = torch.tensor(starts, device=device)[:, None] + torch.arange(longest, device=device)
+        ends = torch.tensor(starts, device=device)[:, None] + torch.arange(tokens, device=device)
         return (torch.arange(width, device=device) <= ends[:, :, None])[:, None]
 
     def keep(self, upper: bool, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -242,15 +241,15 @@ def attention(module: nn.Module, query: Tensor, keys: Tensor, values: Tensor, ma
 
 def spans_of(arenas: Sequence[Arena]) -> list[Span]:
     """All rows of some arenas, one new token each."""
-    return [Span(arena, 0, [1] * len(arena.rows)) for arena in arenas if arena.rows]
+    return [Span(arena, 0, [1] * len(arena.rows), 1) for arena in arenas if arena.rows]
 
 
-def side_by_side(rows: Sequence[Row], counts: Sequence[int]) -> list[Span]:
-    """Rows with so many new tokens each, neighbours together."""
+def side_by_side(rows: Sequence[Row], counts: Sequence[int], tokens: int) -> list[Span]:
+    """Rows with so many new tokens each, padded to `tokens`; neighbours together."""
     spans: list[Span] = []
     start = 0
     for number in range(1, len(rows) + 1):
         if number == len(rows) or rows[number].arena is not rows[start].arena or rows[number].place != rows[number - 1].place + 1:
-            spans.append(Span(rows[start].arena, rows[start].place, counts[start:number]))
+            spans.append(Span(rows[start].arena, rows[start].place, counts[start:number], tokens))
             start = number
     return spans

@@ -410,3 +410,27 @@ def test_the_processors_are_those_that_generate_would_use(engine: BlockEngine, m
     )
     ours = _tokens(engine, ask("Who rules?"), Asking(limit=12, repetition_penalty=1.7))
     assert ours == theirs[0, len(prompt) :].tolist() != _tokens(engine, ask("Who rules?"), Asking(limit=12))
+
+
+def test_prompts_of_any_length_are_begun_side_by_side_as_each_alone(engine: BlockEngine) -> None:
+    """Short and long ones, with and without memory, of several rooms: each is padded to the longest of all, not of its neighbours."""
+    learn(engine, TEXTS)
+    engine.config = ReadingConfig()
+    questions = [ask(text) for text in ("Ada " * 40, "zz", TEXTS[0], "q" * 150, "?", TEXTS[3] * 6, "What is 7 times 8?", "Bo plays")]
+    alone = [answer(engine, question, Asking(limit=7)) for question in questions]
+    assert {done.grounded for done in alone} == {True, False}
+    assert answer_together(engine, questions, Asking(limit=7)) == alone
+    assert answer_together(engine, questions[::-1], Asking(limit=7)) == alone[::-1]
+
+
+def test_nothing_is_left_of_questions_that_could_not_be_begun(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(engine, TEXTS)
+    whole = answer(engine, ask(TEXTS[1]), Asking(limit=9))
+    running = begin(engine, ask(TEXTS[1]), Asking(limit=9))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.memory.model, "logits", lambda hidden: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            begin(engine, ask(TEXTS[2]), Asking(limit=9))
+    while running.finish_reason is None:
+        engine.decode()
+    assert engine.completion(running) == whole and not list(engine._arenas)

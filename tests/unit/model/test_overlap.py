@@ -16,7 +16,7 @@ from model.memory_llm import MemoryLLM
 from model.pool_engine import PoolEngine
 from tests.doubles.texts import text
 
-QUESTIONS = ["Who won?", "Where did the river rise, and when was it that it did?", "?"]
+QUESTIONS = ["Who won?", "Where did the river rise, and when was it that it did?", "?", "r" * 180]
 
 
 @pytest.fixture

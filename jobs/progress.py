@@ -90,13 +90,23 @@ COLOURS = {"running": "green", "serving": "green", "failed": "bold red", "down":
 
 def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
     """All replicas, one a row, and below what each of them says is wrong."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("replica", "phase", "complete up to", "behind", "documents", "blocks", "learned", "other", "asked", "snapshot", "pid"):
-        table.add_column(name, justify="left" if name in ("phase", "replica") else "right", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("#", "phase", "stale by", "behind", "docs", "learned", "other", "asked", "snapshot"):
+        table.add_column(name, justify="left" if name in ("phase", "#") else "right", no_wrap=True)
     for status in statuses:
         table.add_row(*_cells(status))
-    told = [(status.replica, each) for status in statuses for each in (status.problem, status.snapshot_problem, cut_off(status)) if each]
+    told = [
+        (status.replica, each)
+        for status in statuses
+        for each in (status.problem, status.snapshot_problem, restarted(status), cut_off(status))
+        if each
+    ]
     return Group(table, *(Text(f"replica {replica}: {problem}", style="yellow") for replica, problem in told))
+
+
+def restarted(status: ReplicaStatus) -> str | None:
+    """That its process was started again lately, in words; None where it was not."""
+    return f"its process was started again {status.restarts} times within the hour" if status.restarts else None
 
 
 def cut_off(status: ReplicaStatus) -> str | None:
@@ -108,21 +118,18 @@ def cut_off(status: ReplicaStatus) -> str | None:
 
 def _cells(status: ReplicaStatus) -> list[Text]:
     applied, behind = status.counts.get(Outcome.APPLIED.value, 0), lag(status)
-    restarts = f" (restarted {status.restarts} x)" if status.restarts else ""
     cells = [
         str(status.replica),
         "",
-        "never" if status.staleness_s is None else f"{status.staleness_s:.1f} s ago",
+        "never" if status.staleness_s is None else f"{status.staleness_s:.1f} s",
         "0" if status.caught_up else "" if behind is None else f"{behind:,}",
         f"{status.remembered_documents:,}",
-        f"{status.remembered_updates:,}",
         f"{applied:,}",
         f"{sum(status.counts.values()) - applied:,}",
-        f"{status.running_answers} + {status.waiting_answers}",
+        f"{status.running_answers}+{status.waiting_answers}",
         "none" if status.epoch is None else f"{status.epoch}, {_age(status.epoch_age_s)}",
-        str(status.pid or ""),
     ]
-    phase = Text(f"● {status.phase.value}{restarts}", style=COLOURS.get(status.phase.value, "yellow"))
+    phase = Text(f"● {status.phase.value}", style=COLOURS.get(status.phase.value, "yellow"))
     return [phase if number == 1 else Text(cell) for number, cell in enumerate(cells)]
 
 

@@ -129,14 +129,23 @@ def start_front(config: HttpConfig) -> str:
 
         return make_app(ClusterStreams(), config)
 
+    # Serve's account of itself is for warnings alone: the terminal belongs to whoever runs the stream.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+
     @serve.deployment(
-        name="front", num_replicas=1, max_ongoing_requests=4096, ray_actor_options={"num_cpus": 0}, graceful_shutdown_timeout_s=2
+        name="front",
+        num_replicas=1,
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=2,
+        logging_config=quiet,
     )
     @serve.ingress(app)
     class Front:
         """The application, made where it runs."""
 
-    serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
+    serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port}, logging_config=quiet)
     serve.run(Front.bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"http://{host}:{config.port}"

@@ -87,7 +87,7 @@ def test_a_client_that_goes_away_frees_its_place_and_a_killed_replica_costs_a_re
     def asker() -> None:
         found.append(http.post("/v1/chat/completions", json={**ask, "max_tokens": 200}).status_code)
 
-    askers = [threading.Thread(target=asker) for _ in range(8)]
+    askers = [threading.Thread(target=asker) for _ in range(16)]
     for each in askers:
         each.start()
     eventually(lambda: supervisor.statuses()[0].running_answers > 0, "they are being answered")
@@ -96,7 +96,7 @@ def test_a_client_that_goes_away_frees_its_place_and_a_killed_replica_costs_a_re
     kill_9(pid)
     for each in askers:
         each.join(120)
-    assert found == [200] * 8
+    assert found == [200] * 16
     assert supervisor.statuses()[0].pid != pid
 
 

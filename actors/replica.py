@@ -65,9 +65,9 @@ CALL_TIMEOUT_S = 300.0
 class Replica:
     """One replica of a stream. Number 0 owns the lineage: it alone writes snapshots, dead letters and commits."""
 
-    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller, restarts: int = 0) -> None:
+    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller) -> None:
         torch.set_num_threads(threads)
-        self._config, self._number, self._restarts = config, number, restarts
+        self._config, self._number = config, number
         self._phase: Phase = Phase.STARTING
         self._problem: str | None = "loads the model"
         self._snapshot_problem: str | None = None
@@ -327,7 +327,6 @@ class Replica:
             "pid": os.getpid(),
             "node": platform.node(),
             "device": self._device,
-            "restarts": self._restarts,
             "at_s": time.time(),
         }
         if self._parts is None:

@@ -43,9 +43,7 @@ def serve(
         stop.listen()
         url = start_front(http)
         undo.callback(stop_front)
-        Console(stderr=True, highlight=False, markup=False).print(
-            f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/"
-        )
+        console.print(f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/")
         while not stop.wanted:
             time.sleep(LOOK_S)
 

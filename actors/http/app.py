@@ -85,6 +85,14 @@ class Front:
 
     # ------------------------------------------------------------------ answering
 
+    async def respond(self, request: Request, kind: type[ChatRequest] | type[CompletionRequest]) -> Response:
+        """A question of either kind, from its key to its answer."""
+        self.admit(request, "ask")
+        asked = await self.body(request, kind)
+        asked.check(self.config)
+        stream, moment = named_model(asked.model)
+        return await self.answer(request, asked.question(moment), asked, stream)
+
     async def answer(self, request: Request, question: Question, asked: ChatRequest | CompletionRequest, name: str) -> Response:
         writer = Writer("chat" if isinstance(asked, ChatRequest) else "text", asked.model)
         told = self._measured(self.stream(name), question)
@@ -246,20 +254,12 @@ def _openai(app: FastAPI, front: Front) -> None:
     @app.post("/v1/chat/completions", openapi_extra=_json_body(ChatRequest), response_model=None)
     async def chat(request: Request) -> Response:
         """Continue a conversation, from what is remembered."""
-        front.admit(request, "ask")
-        asked = await front.body(request, ChatRequest)
-        asked.check(front.config)
-        stream, moment = named_model(asked.model)
-        return await front.answer(request, asked.question(moment), asked, stream)
+        return await front.respond(request, ChatRequest)
 
     @app.post("/v1/completions", openapi_extra=_json_body(CompletionRequest), response_model=None)
     async def complete(request: Request) -> Response:
         """Continue a text, from what is remembered."""
-        front.admit(request, "ask")
-        asked = await front.body(request, CompletionRequest)
-        asked.check(front.config)
-        stream, moment = named_model(asked.model)
-        return await front.answer(request, asked.question(moment), asked, stream)
+        return await front.respond(request, CompletionRequest)
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:

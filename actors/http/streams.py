@@ -42,13 +42,6 @@ class Streams(Protocol):
     def get(self, name: str) -> Stream | None: ...
 
 
-async def shielded(stream: AsyncGenerator[Told, None]) -> AsyncGenerator[Told, None]:
-    """The same, closed when whoever reads it goes away."""
-    async with contextlib.aclosing(stream):
-        async for told in stream:
-            yield told
-
-
 async def end(task: asyncio.Task[Any]) -> None:
     """Cancel a task, and wait until it is over."""
     task.cancel()

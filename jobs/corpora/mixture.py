@@ -18,11 +18,13 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.28,
-    "paragraphs": 0.20,
-    "squad": 0.26,
-    "wiki": 0.10,
-    "leaders": 0.09,
+    "stories": 0.25,
+    "paragraphs": 0.14,
+    "squad": 0.20,
+    "prose": 0.12,
+    "passages": 0.12,
+    "wiki": 0.05,
+    "leaders": 0.05,
     "fields": 0.03,
     "edits": 0.04,
 }
@@ -45,6 +47,7 @@ class Sources:
     factbook_tarball: Path | None = None
     paragraphs: Path | None = None
     summaries: Path | None = None
+    prose: Path | None = None
     edits: Sequence[Path] = field(default=())
 
 
@@ -61,6 +64,10 @@ def generators(sources: Sources, fit: Fit, seed: int, split: Split = Split.TRAIN
         made["squad"] = article_examples(articles, "squad", seed, split)
     if sources.summaries is not None:
         made["wiki"] = wiki_examples(read_summaries(sources.summaries), seed, split)
+    if sources.prose is not None:
+        asked = read_articles([sources.prose])
+        made["prose"] = article_examples(asked, "prose", seed, split)
+        made["passages"] = paragraph_examples(asked, fit, seed, split, kind="passages")
     if sources.edits:
         made["edits"] = edit_examples([edit for path in sources.edits for edit in read_edits(path)], fit, seed, split)
     return made

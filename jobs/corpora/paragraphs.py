@@ -16,19 +16,21 @@ _ASKING = frozenset({"what", "when", "where", "which", "whose", "many", "much", 
 _SENTENCES = re.compile(r"(?<=[.!?])(?:\[[^\]]*\])*\s+(?=[A-Z\"'(])")
 
 
-def paragraph_examples(paragraphs: Sequence[Mapping[str, Any]], fit: Fit, seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
+def paragraph_examples(
+    paragraphs: Sequence[Mapping[str, Any]], fit: Fit, seed: int, split: Split = Split.TRAIN, kind: str = "paragraphs"
+) -> Iterator[Example]:
     """Endless: a random paragraph of this split's articles, a random window of it, the questions that the window answers."""
-    rng = random.Random(f"paragraphs/{seed}/{split}")
+    rng = random.Random(f"{kind}/{seed}/{split}")
     own = [paragraph for paragraph in paragraphs if split_of(f"article/{paragraph['title']}") is split and paragraph.get("questions")]
     if not own:
         return
     while True:
-        example = _window(rng.choice(own), fit, rng)
+        example = _window(rng.choice(own), fit, rng, kind)
         if example is not None:
             yield example
 
 
-def _window(paragraph: Mapping[str, Any], fit: Fit, rng: random.Random) -> Example | None:
+def _window(paragraph: Mapping[str, Any], fit: Fit, rng: random.Random, kind: str) -> Example | None:
     """Whole sentences around the answer of one question, grown to both sides while they fit."""
     title = paragraph["title"].replace("_", " ") if rng.random() < 0.75 else None
     date_ms = day_ms(rng.randint(2010, 2027), rng.randint(1, 12), rng.randint(1, 28)) if rng.random() < 0.4 else None
@@ -42,7 +44,7 @@ def _window(paragraph: Mapping[str, Any], fit: Fit, rng: random.Random) -> Examp
     questions = _answered(paragraph, text, rng) if fit(text, header) else ()
     if not questions:
         return None
-    return Example(kind="paragraphs", title=title, source=None, date_ms=date_ms, text=text, questions=questions)
+    return Example(kind=kind, title=title, source=None, date_ms=date_ms, text=text, questions=questions)
 
 
 def _grown(pieces: Sequence[str], start: int, header: str, fit: Fit) -> str:

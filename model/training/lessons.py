@@ -26,12 +26,14 @@ class Lesson:
     """One document as the stream would cut it, and what can be asked about it.
 
     `subject` tells documents apart that say different things of the same matter: none of them is a wrong block for the other's question.
+    `near` are questions that it nearly tells, of another name or year: with this document in front the answer is that nobody knows.
     """
 
     kind: str
     subject: str
     chunks: tuple[tuple[int, ...], ...]
     queries: tuple[Query, ...]
+    near: tuple[Query, ...] = ()
 
     def context(self, number: int) -> tuple[int, ...]:
         """What is read in front of a chunk: the one before it."""

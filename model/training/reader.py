@@ -5,7 +5,8 @@
 
 Each step writes a few new documents and asks about them and about documents of the bank, which were written in the steps before. A
 question sees its own block among others that look alike: the same words, other chunks of the same document, at times the same matter
-told differently (then the younger one is right), at times not its own block at all: then the answer is that the model does not know.
+told differently (then the younger one is right), at times not its own block at all, or a block that tells it of somebody else: then the
+answer is that the model does not know.
 Trunk and blocks are the base model's and take no gradient.
 """
 
@@ -36,7 +37,8 @@ class ReaderConfig:
     bank: int = 1200
     most_blocks: int = 4
     alone: float = 0.2
-    left_out: float = 0.14
+    left_out: float = 0.10
+    near: float = 0.08
     rate: float = 6e-4
     warmup_steps: int = 30
     clip: float = 1.0
@@ -133,7 +135,8 @@ class ReaderTrainer:
         for _ in range(config.questions):
             pool = pools[0] if (self.rng.random() < config.about_new and pools[0]) or not pools[1] else pools[1]
             own = self.rng.choice(pool)
-            query = self.rng.choice(self._tells(own))
+            near = [query for query in own.lesson.near if own.number in query.chunks]
+            query = self.rng.choice(near if near and self.rng.random() < config.near else self._tells(own))
             asked.append(self._with_blocks(query, own, new))
         return asked
 

@@ -87,13 +87,14 @@ def bench(
     seconds: Annotated[float, typer.Option(help="For each number of askers.")] = 60.0,
     tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 16,
     share: Annotated[float, typer.Option(help="answers.share")] = 0.5,
+    blocks: Annotated[int, typer.Option(help="memory.blocks: full after a minute, so that growth shows.")] = 192,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
     """One JSON line for each number of askers."""
     torch.set_num_threads(threads)
     for number in askers:
-        engine = load_engine(checkpoint_folder("memoryllm-smol-135m"), device, "auto", EngineOptions(blocks=512))
+        engine = load_engine(checkpoint_folder("memoryllm-smol-135m"), device, "auto", EngineOptions(blocks=blocks))
         print(json.dumps(measured(engine, number, seconds, tokens, share) | {"threads": threads}), flush=True)
 
 

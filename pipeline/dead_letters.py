@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigurationError, DeadLetterUnacknowledged, MemstreamError
 from pipeline.fetched import OVERHEAD_BYTES
-from pipeline.kafka_client import KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated
+from pipeline.kafka_client import KafkaConfig, Producer, close_producer, is_refusal, kafka_errors, new_producer, translated
 from pipeline.records import DeadLetter
 from pipeline.topics import ensure_topic
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "memstream."
 _TRY_AGAIN_S = 0.2
+
+_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
 class DeadLetterConfig(BaseModel):
@@ -45,6 +47,11 @@ class DeadLetterConfig(BaseModel):
 
 def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tuple[str, bytes]]:
     """What the letter says of itself, then the record's own headers. Those of an earlier dead letter are replaced, not heaped up."""
+    return told_headers(letter, max_detail_chars) + own_headers(letter)
+
+
+def told_headers(letter: DeadLetter, max_detail_chars: int) -> list[tuple[str, bytes]]:
+    """Reason and origin."""
     record = letter.record
     told = {
         "reason": letter.reason.value,
@@ -55,31 +62,73 @@ def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tupl
         "timestamp_ms": str(record.timestamp_ms),
         "detail": letter.detail[:max_detail_chars],
     }
-    ours = [(_PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in told.items()]
-    return ours + [(name, value) for name, value in record.headers if not name.startswith(_PREFIX)]
+    return [(_PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in told.items()]
+
+
+def own_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
+    """The record's own headers."""
+    return [(name, value) for name, value in letter.record.headers if not name.startswith(_PREFIX)]
 
 
 class _Pending:
-    """A letter on its way; `future` is None until the producer has it."""
+    """A letter on its way; `future` is None until the producer has it.
 
-    __slots__ = ("future", "headers", "key", "omitted", "size_bytes", "value")
+    What the topic refuses as too large is shortened part by part, the largest first, and says of each part left out how large it was and
+    its digest. Origin and reason always stay: they say where the whole record is.
+    """
+
+    __slots__ = ("future", "headers", "key", "origin", "size_bytes", "told", "value")
 
     def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
         self.key, self.value = letter.record.key, letter.record.value
-        self.headers = letter_headers(letter, max_detail_chars)
+        self.told = told_headers(letter, max_detail_chars)
+        self.headers = own_headers(letter)
+        self.origin = f"{letter.record.partition}/{letter.record.offset}"
         self.size_bytes = letter.record.size_bytes + OVERHEAD_BYTES
         self.future: Any | None = None
-        self.omitted = False
         if self.key is None and self.value is None:
             # kafka-python refuses a record with neither
             self.value = b""
-            self.headers.insert(0, (_PREFIX + "null_value", b"true"))
+            self.told.append((_PREFIX + "null_value", b"true"))
 
-    def without_value(self) -> None:
-        """For a topic that takes no record of this size: the origin says where the value is, the digest that it is the same."""
-        value, self.value, self.omitted = self.value or b"", b"", True
-        self.headers.insert(0, (_PREFIX + "omitted_value_sha256", hashlib.sha256(value).hexdigest().encode()))
-        self.headers.insert(0, (_PREFIX + "omitted_value_bytes", str(len(value)).encode()))
+    @property
+    def all_headers(self) -> list[tuple[str, bytes]]:
+        return self.told + self.headers
+
+    def shorten(self) -> bool:
+        """Leave out the largest part that is left; False where there is none."""
+        sizes = {"value": len(self.value or b""), "headers": _headers_bytes(self.headers), "key": len(self.key or b"")}
+        largest = max(sizes, key=lambda part: sizes[part])
+        if sizes[largest] == 0:
+            return False
+        if largest == "value":
+            self._leave_out("value", self.value or b"")
+            self.value = b""
+        elif largest == "headers":
+            self._leave_out("headers", b"".join(name.encode("utf-8", "backslashreplace") + value for name, value in self.headers))
+            self.headers = []
+        else:
+            self._leave_out("key", self.key or b"")
+            self.key = None
+            self.value = b"" if self.value is None else self.value
+        return True
+
+    def _leave_out(self, part: str, content: bytes) -> None:
+        self.told.append((f"{_PREFIX}omitted_{part}_bytes", str(len(content)).encode()))
+        self.told.append((f"{_PREFIX}omitted_{part}_sha256", hashlib.sha256(content).hexdigest().encode()))
+
+    def adapt(self, error: Exception) -> bool:
+        """Whether the letter is another one now that the topic may take, after it was refused with `error`."""
+        if isinstance(error, _TOO_LARGE):
+            return self.shorten()
+        if isinstance(error, kafka_errors.InvalidRecordError) and self.key is None:
+            self.key = self.origin.encode()  # a compacted topic takes no record without a key
+            return True
+        return False
+
+
+def _headers_bytes(headers: list[tuple[str, bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
 
 
 class DeadLetterSink:
@@ -127,6 +176,8 @@ class DeadLetterSink:
         while self._pending:
             try:
                 self._settle(deadline_s)
+            except DeadLetterUnacknowledged:
+                raise  # what no repetition can mend is not repeated
             except (kafka_errors.KafkaError, MemstreamError) as error:
                 if time.monotonic() >= deadline_s:
                     waiting = f"{len(self._pending)} dead letters for {self.topic!r} are not acknowledged"
@@ -160,17 +211,25 @@ class DeadLetterSink:
             ensure_topic(self._kafka, self.topic, self._config.partitions)
             # not idempotent: that kind never recovers from a record that was too large, and a letter may come twice anyway
             self._producer = new_producer(self._kafka, idempotent=False)
-        pending.future = self._producer.send(self.topic, key=pending.key, value=pending.value, headers=pending.headers)
+        try:
+            pending.future = self._producer.send(self.topic, key=pending.key, value=pending.value, headers=pending.all_headers)
+        except _TOO_LARGE as error:  # larger than kafka-python itself takes
+            if not pending.adapt(error):
+                raise
+            self._dispatch(pending)
 
     def _acknowledged(self, pending: _Pending, deadline_s: float) -> None:
         assert pending.future is not None
         try:
             pending.future.get(timeout=max(deadline_s - time.monotonic(), 0.0))
         except kafka_errors.KafkaError as error:
-            if isinstance(error, kafka_errors.MessageSizeTooLargeError) and not pending.omitted:
-                pending.without_value()
             if pending.future.is_done:
                 self._start_over()
+            if not pending.adapt(error) and is_refusal(error):
+                raise DeadLetterUnacknowledged(
+                    f"{self.topic!r} takes no dead letter, not even reason and origin alone ({error}): raise that topic's"
+                    " max.message.bytes, let this user write there, or name another one with dead_letters.topic"
+                ) from error
             raise translated(error, self._kafka) from error
 
     def _start_over(self) -> None:

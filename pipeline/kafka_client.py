@@ -32,6 +32,7 @@ __all__ = [
     "admin_client",
     "close_producer",
     "connection_options",
+    "is_refusal",
     "kafka_errors",
     "new_consumer",
     "new_producer",
@@ -232,6 +233,11 @@ def translated(error: Exception, config: KafkaConfig) -> MemstreamError:
         refused = ", and kafka.sasl_*: a broker that does not know the password hangs up" if config.sasl_mechanism else ""
         return BrokerUnavailable(f"no answer from {brokers} ({error}); check kafka.bootstrap_servers, that the broker runs{refused}")
     return StreamError(f"{brokers}: {error}")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a broker answered that it will never take this: the same request would be refused again."""
+    return isinstance(error, kafka_errors.BrokerResponseError) and not error.retriable
 
 
 def to_kafka(partition: Partition) -> TopicPartition:

@@ -327,6 +327,29 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(apache: Ap
     assert dict(letter.headers)["memstream.omitted_value_bytes"] == b"5000"
 
 
+@pytest.mark.parametrize(
+    ("settings", "record"),
+    [
+        ({"max.message.bytes": "2000"}, {"key": b"key", "headers": (("trace", b"x" * 5000),)}),
+        ({"max.message.bytes": "2000"}, {"key": b"x" * 5000}),
+        ({"cleanup.policy": "compact"}, {"key": None}),
+    ],
+)
+def test_a_dead_letter_is_made_into_one_that_its_topic_takes(
+    apache: ApacheKafka, settings: dict[str, str], record: dict[str, Any]
+) -> None:
+    config = apache.config()
+    letters = config.model_copy(update={"topics": (f"{config.topics[0]}.dead-letters",)})
+    apache.create_topic(letters, settings=settings)
+    whole = Record(partition=Partition(config.topics[0], 0), offset=7, timestamp_ms=0, value=b"{", **record)
+    with DeadLetterSink(config, DeadLetterConfig()) as sink:
+        sink.send(DeadLetter(record=whole, reason=Reason.BAD_JSON, disposition=Disposition.MALFORMED, detail="no end"))
+        sink.flush(20)
+    with KafkaSource(letters) as source:
+        (letter,) = read_until(source, at_end)
+    assert isinstance(letter, Record) and dict(letter.headers)["memstream.offset"] == b"7"
+
+
 def test_dead_letters_outlive_the_brokers_death(apache: ApacheKafka) -> None:
     config = apache.config(request_timeout_s=2.0)
     record = Record(partition=Partition(config.topics[0], 0), offset=0, timestamp_ms=0, value=b"{")

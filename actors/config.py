@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import os
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from actors.http.config import HttpConfig
+from model.catalog import NAME
 from pipeline.admission import AdmissionConfig
 from pipeline.chunks import ChunkConfig
 from pipeline.dead_letters import DeadLetterConfig
 from pipeline.decode import DecodeConfig
+from pipeline.paths import LocalPath, absolute
 from pipeline.snapshots.writer import SnapshotConfig
 from pipeline.source import KafkaConfig
+
+_PATHS: Final = (".", "~", "/", "$")
 
 
 class ModelConfig(BaseModel):
@@ -20,12 +25,20 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    name: str = Field(default="memoryllm-smol-135m", description="The embedded model, a folder in the published layout, or a hub name.")
+    name: str = Field(default=NAME, description="The embedded model, a folder in the published layout, or a hub name.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="auto: bfloat16 on a GPU and on CPUs that compute it (elsewhere it is ten times slower), float32 on others.",
     )
     seed: int = Field(default=0, ge=0, description="Of a token pool: what updates drop is drawn from (seed, update number, layer).")
+
+    @field_validator("name")
+    @classmethod
+    def _folder(cls, name: str) -> str:
+        """A folder's name is settled where the user stands; the embedded model's and the hub's names are no paths."""
+        if name == NAME:
+            return name
+        return absolute(name) if name.startswith(_PATHS) or name.count("/") != 1 or os.path.isdir(name) else name
 
 
 class MemoryConfig(BaseModel):
@@ -34,7 +47,7 @@ class MemoryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     blocks: int = Field(default=2048, ge=1, description="Blocks remembered; when there are more, the oldest leaves. About 1.1 MB each.")
-    scratch: str | None = Field(
+    scratch: LocalPath | None = Field(
         default=None, description="Folder for what no snapshot has yet. null: the system's own for temporary files (TMPDIR)."
     )
     projected_bytes: int = Field(

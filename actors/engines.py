@@ -30,7 +30,7 @@ def engine_options(config: StreamConfig) -> EngineOptions:
         spare_blocks=max(replicas.spare_blocks, config.chunks.max_blocks + 2),
         max_versions=replicas.max_versions,
         blocks=memory.blocks,
-        scratch=None if memory.scratch is None else Path(memory.scratch).expanduser(),
+        scratch=None if memory.scratch is None else Path(memory.scratch),
         projected_bytes=memory.projected_bytes,
         reading=ReadingConfig(most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin),
     )

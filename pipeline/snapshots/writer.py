@@ -37,7 +37,7 @@ from pipeline.errors import StaleWriter
 from pipeline.positions import StreamState, format_positions
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
-from pipeline.snapshots.objects import absolute_root
+from pipeline.snapshots.objects import checked_root
 from pipeline.snapshots.pool_image import PoolImage, write_pool
 from pipeline.snapshots.reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
 from pipeline.snapshots.segments import BlocksImage, index_table, memory_sha256, write_segment
@@ -61,8 +61,7 @@ class SnapshotConfig(BaseModel):
     @field_validator("root")
     @classmethod
     def _absolute(cls, root: str) -> str:
-        # Actors have other working directories than whoever wrote the configuration.
-        return absolute_root(root)
+        return checked_root(root)
 
     def is_due(self, elapsed_s: float, updates: int) -> bool:
         """Whether a snapshot is due, `elapsed_s` and `updates` after the last one.

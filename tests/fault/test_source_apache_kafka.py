@@ -335,9 +335,7 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value(apache: Ap
         ({"cleanup.policy": "compact"}, {"key": None}),
     ],
 )
-def test_a_dead_letter_is_made_into_one_that_its_topic_takes(
-    apache: ApacheKafka, settings: dict[str, str], record: dict[str, Any]
-) -> None:
+def test_a_dead_letter_is_made_into_one_that_its_topic_takes(apache: ApacheKafka, settings: dict[str, str], record: dict[str, Any]) -> None:
     config = apache.config()
     letters = config.model_copy(update={"topics": (f"{config.topics[0]}.dead-letters",)})
     apache.create_topic(letters, settings=settings)

@@ -109,3 +109,52 @@ def test_secrets_are_masked_and_references_stay() -> None:
     config = parse_config({"kafka": {"bootstrap_servers": "one:9092", "topics": ["news"], **secret}})
     assert "s3cret" not in as_yaml(config) and "${FEED_USER}" in as_yaml(config)
     assert yaml.safe_load(as_yaml(config))["kafka"]["topics"] == ["news"]
+
+
+def test_every_path_is_settled_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/reader")
+    monkeypatch.setenv("CERTS", "/etc/certs")
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    tree = {
+        "kafka": {
+            "bootstrap_servers": "127.0.0.1:9092",
+            "topics": ["news"],
+            "ssl_cafile": "ca.pem",
+            "ssl_certfile": "~/client.pem",
+            "ssl_keyfile": "${CERTS}/key.pem",
+        },
+        "model": {"name": "checkpoints/mine"},
+        "memory": {"scratch": "scratch"},
+        "snapshots": {"root": "snapshots"},
+    }
+    config = parse_config(tree)
+    assert (config.kafka.ssl_cafile, config.kafka.ssl_certfile) == (f"{tmp_path}/ca.pem", "/home/reader/client.pem")
+    assert config.kafka.ssl_keyfile == "/etc/certs/key.pem"
+    assert (config.model.name, config.memory.scratch) == (f"{tmp_path}/checkpoints/mine", f"{tmp_path}/scratch")
+    assert config.snapshots.root == f"file://{tmp_path}/snapshots"
+
+
+@pytest.mark.parametrize(
+    ("name", "settled"),
+    [("memoryllm-smol-135m", "memoryllm-smol-135m"), ("owner/model", "owner/model"), ("./m", "{here}/m"), ("a/b/c", "{here}/a/b/c")],
+)
+def test_names_of_models_are_paths_only_where_they_are(name: str, settled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memoryllm-smol-135m").mkdir()
+    tree = {"kafka": {"bootstrap_servers": "127.0.0.1:9092", "topics": ["news"]}, "model": {"name": name}}
+    assert parse_config(tree).model.name == settled.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("snapshots.root=memory://x", r"snapshots\.root: memory:// keeps nothing"),
+        ("snapshots.root=file://nas.example.com/share", r"snapshots\.root: .*another machine"),
+        ("kafka.ssl_cafile=$NOT_SET_ANYWHERE/ca.pem", r"kafka\.ssl_cafile: .*NOT_SET_ANYWHERE is not set"),
+        ("memory.scratch=''", r"memory\.scratch: an empty path"),
+    ],
+)
+def test_paths_that_mean_nothing_are_named_by_their_key(override: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_config(None, ["kafka.bootstrap_servers=127.0.0.1:9092", "kafka.topics=news", override])

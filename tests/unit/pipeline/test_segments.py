@@ -65,7 +65,7 @@ def content(memory: BlocksImage) -> SnapshotContent:
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SnapshotStore:
     monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path / "cache"))
     root = f"file://{tmp_path}/store" if request.param == "file" else f"memory://{uuid4().hex}"
-    return SnapshotStore(SnapshotConfig(root=root), "world-news")
+    return SnapshotStore(SnapshotConfig.model_construct(root=root), "world-news")
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_broken_snapshot_is_passed_over(local: SnapshotStore, damage: str) -> 
 
 def test_a_remote_segment_with_another_digest_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path))
-    store = SnapshotStore(SnapshotConfig(root=f"memory://{uuid4().hex}"), "world-news")
+    store = SnapshotStore(SnapshotConfig.model_construct(root=f"memory://{uuid4().hex}"), "world-news")
     manifest = store.write(content(image([block(0)])), store.claim_generation())
     entry = manifest.segments[0].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(SnapshotCorrupt, match="the manifest says 0000"):

@@ -65,7 +65,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(root: str) -> SnapshotStore:
-    return SnapshotStore(SnapshotConfig(root=root), "world-news")
+    return SnapshotStore(SnapshotConfig.model_construct(root=root), "world-news")
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_manifest_last_temporary_files_are_no_snapshots(local: SnapshotStore) ->
 
 
 def test_one_writer_generations_are_claimed_once(store: SnapshotStore, root: str) -> None:
-    other = SnapshotStore(SnapshotConfig(root=root), "world-news")
+    other = SnapshotStore(SnapshotConfig.model_construct(root=root), "world-news")
     assert [store.claim_generation(), other.claim_generation(), store.claim_generation()] == [1, 2, 3]
 
 
@@ -200,7 +200,7 @@ def test_one_writer_a_stale_writer_stops_before_it_writes(store: SnapshotStore) 
 
 
 def test_one_writer_a_writer_replaced_meanwhile_stops_before_it_publishes(store: SnapshotStore, root: str) -> None:
-    newer = SnapshotStore(SnapshotConfig(root=root), "world-news")
+    newer = SnapshotStore(SnapshotConfig.model_construct(root=root), "world-news")
 
     def claimed_meanwhile() -> Iterator[LayerImage]:
         newer.claim_generation()
@@ -214,7 +214,7 @@ def test_one_writer_a_writer_replaced_meanwhile_stops_before_it_publishes(store:
 
 def test_one_writer_streams_do_not_disturb_each_other(store: SnapshotStore, root: str) -> None:
     generation = store.claim_generation()
-    other = SnapshotStore(SnapshotConfig(root=root), "sports")
+    other = SnapshotStore(SnapshotConfig.model_construct(root=root), "sports")
     other.claim_generation()
     other.claim_generation()
     store.write(content(), generation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.snapshots.checksums import Digest
-from pipeline.snapshots.objects import LocalStore, ObjectStore, absolute_root, open_store
+from pipeline.snapshots.objects import LocalStore, ObjectStore, absolute_root, checked_root, open_store
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -186,6 +187,59 @@ def test_relative_and_home_roots_are_absolute(tmp_path: Path, monkeypatch: pytes
         f"file://{tmp_path}/x/../snapshots/",
     ):
         assert absolute_root(root) == f"file://{tmp_path}/snapshots"
+    monkeypatch.setenv("DATA", str(tmp_path))
+    for root in ("$DATA/snapshots", "file://${DATA}/snapshots", f"file://localhost{tmp_path}/snapshots"):
+        assert absolute_root(root) == f"file://{tmp_path}/snapshots"
     assert absolute_root("file://~/snapshots") == absolute_root("~/snapshots") == "file:///home/reader/snapshots"
     open_store("file://./snapshots").create("a/b", b"here")
     assert (tmp_path / "snapshots/a/b").read_bytes() == b"here"
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("memory://x", "keeps nothing"),
+        ("ftp://host/x", "none that snapshots can lie on"),
+        ("simplecache::s3://bucket/x", "chains file systems"),
+        ("file://nas.example.com/share", "another machine"),
+        ("$NOWHERE_SET/x", "NOWHERE_SET is not set"),
+        ("s3://", "no bucket"),
+        ("s3:///x", "no bucket"),
+        ("", "empty path"),
+        ("a\0b", "NUL"),
+    ],
+)
+def test_roots_that_mean_something_else_are_refused_and_nothing_is_made(
+    root: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        checked_root(root)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_folder_without_links_still_creates_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", no_link)
+    store = open_store(str(tmp_path / "share"))
+    store.require_create_if_absent()
+    store.create("epochs/1.json", b"mine")
+    with pytest.raises(FileExistsError):
+        store.create("epochs/1.json", b"another's")
+    assert store.read("epochs/1.json") == b"mine" and store.names("epochs") == ["1.json"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def only_files(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, "no sync of folders")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    open_store(str(tmp_path / "share")).create("a/b", b"here")
+    assert (tmp_path / "share/a/b").read_bytes() == b"here"

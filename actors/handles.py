@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import StreamConfig
 from actors.errors import ReplicaLost
+from actors.lives import Life, life_of, told
 from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Polled, Question, ReplicaStatus, Told
 from actors.poller import Poller
 from actors.router import ReplicaClient
@@ -114,7 +115,7 @@ class RemotePoller:
             return result_of(reference, self._config.replicas.poll_hung_s)
         except (RayActorError, GetTimeoutError) as error:
             self._lost.set()
-            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {_last_line(error)}") from error
+            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {reason_of(error)}") from error
 
     def renew(self) -> None:
         """Replace the process if it was lost. By whoever polls, alone: only then has everything before `_positions` been handed over."""
@@ -147,6 +148,10 @@ class ReplicaHandle:
     def status(self, timeout_s: float = 2.0) -> ReplicaStatus:
         """How it stands. Never raises: a replica that does not answer is DOWN, and `problem` says how."""
         return self.statuses([self], timeout_s)[0]
+
+    def life(self) -> Life | None:
+        """What Ray knows of its processes."""
+        return life_of(self._actor)
 
     @staticmethod
     def statuses(handles: list[ReplicaHandle], timeout_s: float = 2.0) -> list[ReplicaStatus]:
@@ -224,9 +229,7 @@ def _as_raised(error: Exception) -> Exception:
 
 def reason_of(error: Exception) -> str:
     """Why an actor is gone, in a line: Ray tells it somewhere in a long text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "memory" in line.lower() or "error_message" in line.lower() or "exit" in line.lower()]
-    return (telling or lines or [type(error).__name__])[-1][:300]
+    return told(str(error) or type(error).__name__)
 
 
 def remote_replicas(config: StreamConfig) -> dict[int, ReplicaClient]:
@@ -244,10 +247,6 @@ def _status(number: int, reference: Any) -> ReplicaStatus:
         return ReplicaStatus(replica=number, phase=Phase.DOWN, problem=reason_of(error))
     except RayActorError:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process ended; Ray starts it again")
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def named_replicas(config: StreamConfig) -> list[ReplicaHandle]:

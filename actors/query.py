@@ -9,7 +9,7 @@ import ray
 from actors.config import StreamConfig
 from actors.handles import remote_replicas
 from actors.http.documents import Publishing
-from actors.messages import Answer, DocumentsPage, DocumentsQuery, Question, ReplicaStatus
+from actors.messages import Answer, Question, ReplicaStatus
 from actors.router import Board, ReplicaClient, Router, whole
 from pipeline.publish import Published
 
@@ -32,10 +32,6 @@ class QueryActor:
     async def ask(self, question: Question) -> Answer:
         """The best replica's answer; raises as `Router.ask`."""
         return await whole(self._router.ask(question))
-
-    async def documents(self, query: DocumentsQuery) -> DocumentsPage:
-        """Remembered documents."""
-        return await self._router.documents(query)
 
     async def statuses(self) -> list[ReplicaStatus]:
         """All replicas as they stand."""

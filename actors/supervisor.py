@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,14 +20,14 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from actors.config import StreamConfig
 from actors.errors import NoReplica
 from actors.handles import NAMESPACE, ReplicaHandle, here, named_replicas, query_name, reason_of, replica_name, result_of
-from actors.messages import Answer, DocumentsPage, DocumentsQuery, Phase, Question, ReplicaStatus
+from actors.lives import Lives
+from actors.messages import Answer, Phase, Question, ReplicaStatus
 from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.snapshots.objects import is_local
 
 WATCH_S = 0.5
-BOARD_S = 2.0
 
 
 class ReplicaFailed(MemstreamError):
@@ -82,8 +81,10 @@ def _offer_token() -> None:
 class Supervisor:
     """The replicas of one stream, and the query actor in front of them."""
 
-    def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any) -> None:
+    def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any, threads: int) -> None:
         self.config, self._replicas, self._query = config, replicas, query
+        needs = (threads, config.replicas.num_gpus)
+        self._lives = [Lives(needs=needs, look=replica.life) for replica in replicas]
 
     @classmethod
     def start(cls, config: StreamConfig) -> Supervisor:
@@ -102,7 +103,7 @@ class Supervisor:
             max_restarts=-1,
             scheduling_strategy=here(),
         ).remote(config)
-        return cls(config, replicas, query)
+        return cls(config, replicas, query, threads)
 
     @classmethod
     def find(cls, stream: str) -> Supervisor:
@@ -113,19 +114,12 @@ class Supervisor:
             handles = named_replicas(config)
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise NoReplica(f"no stream {stream!r} runs on this Ray cluster: start it with `memstream run`") from error
-        return cls(config, handles, query)
+        return cls(config, handles, query, cores_of(config))
 
     def statuses(self) -> list[ReplicaStatus]:
-        """All replicas as they stand, and how often each was restarted, which only the board knows."""
+        """All replicas as they stand, and what Ray knows of their processes."""
         statuses = ReplicaHandle.statuses(self._replicas)
-        try:
-            board: list[ReplicaStatus] = result_of(self._query.statuses.remote(), BOARD_S)
-        except (RayActorError, GetTimeoutError):
-            return statuses
-        return [
-            replace(status, restarts=known.restarts, problem=known.problem if status.phase is Phase.DOWN else status.problem)
-            for status, known in zip(statuses, board, strict=True)
-        ]
+        return [lives.seen(status) for lives, status in zip(self._lives, statuses, strict=True)]
 
     def ask(self, question: Question) -> Answer:
         """Through the query actor. Raises NoReplica, ValueError."""
@@ -135,14 +129,6 @@ class Supervisor:
             raise NoReplica(f"the query actor of {self.config.stream!r} does not answer; ask again") from error
         return answer
 
-    def documents(self, query: DocumentsQuery) -> DocumentsPage:
-        """Remembered documents. Raises NoReplica."""
-        try:
-            page: DocumentsPage = result_of(self._query.documents.remote(query), 30)
-        except (RayActorError, GetTimeoutError) as error:
-            raise NoReplica(f"the query actor of {self.config.stream!r} does not answer; ask again") from error
-        return page
-
     def healthy(self) -> list[ReplicaStatus]:
         """All replicas as they stand. One that cannot go on is shown as such, and the others do.
 
@@ -150,6 +136,9 @@ class Supervisor:
             ReplicaFailed: none of them can go on.
         """
         statuses = self.statuses()
+        for lives, replica in zip(self._lives, self._replicas, strict=True):
+            if lives.over is not None:
+                replica.kill()  # Ray would start it again without end
         over = [status for status in statuses if self._is_over(status)]
         if len(over) == len(statuses):
             raise ReplicaFailed("; ".join(f"replica {status.replica}: {status.problem}" for status in over))
@@ -182,15 +171,21 @@ class Supervisor:
     def drain(self, timeout_s: float = 600.0) -> list[ReplicaStatus]:
         """Let all replicas finish their document, save and stop reading. Answers go on until `stop`.
 
+        One that was never placed, or ended for good, has nothing to finish.
+
         Raises:
             ReplicaLost: one was killed meanwhile; the same call may be made again.
         """
+        statuses = self.statuses()
+        alive = {status.replica for lives, status in zip(self._lives, statuses, strict=True) if _can_drain(lives, status)}
         try:
-            return ReplicaHandle.drain(self._replicas, timeout_s)
+            drained = ReplicaHandle.drain([replica for replica in self._replicas if replica.number in alive], timeout_s)
         except GetTimeoutError as error:
             raise ReplicaFailed(f"not all replicas have drained after {timeout_s:.0f} s") from error
         except RayActorError as error:
             raise ReplicaLost(f"a replica's process ended while it drained: {reason_of(error)}") from error
+        found = {status.replica: status for status in (*statuses, *drained)}
+        return [found[replica.number] for replica in self._replicas]
 
     def stop(self) -> None:
         """End the actors."""
@@ -199,14 +194,17 @@ class Supervisor:
             replica.kill()
 
 
+def _can_drain(lives: Lives, status: ReplicaStatus) -> bool:
+    return lives.placed and lives.over is None and status.phase is not Phase.DOWN
+
+
 def fit(config: StreamConfig) -> int:
     """The cores, and so threads, of each replica.
 
     Raises:
         ConfigurationError: the cluster does not have what the configuration asks for.
     """
-    replicas, cores = config.replicas, int(ray.cluster_resources().get("CPU", 1))
-    each = replicas.num_cpus or max(1, cores // replicas.count)
+    replicas, each = config.replicas, cores_of(config)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if places(nodes, each, replicas.num_gpus) < replicas.count:
         raise ConfigurationError(
@@ -221,6 +219,12 @@ def fit(config: StreamConfig) -> int:
     if len(nodes) > 1 and is_local(config.snapshots.root):
         raise ConfigurationError(f"snapshots.root {config.snapshots.root} is one node's disk; use s3:// or gs:// on a cluster")
     return each
+
+
+def cores_of(config: StreamConfig) -> int:
+    """The cores of each replica where the configuration does not say: all that the cluster has, shared evenly."""
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    return config.replicas.num_cpus or max(1, cores // config.replicas.count)
 
 
 def places(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:

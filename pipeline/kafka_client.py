@@ -8,19 +8,21 @@ before it ends its thread when something could not be delivered.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
-from pipeline.paths import LocalPath
+from pipeline.paths import LocalPath, absolute
+from pipeline.reachability import address_of, require_answer
 from pipeline.records import Partition
 
 __all__ = [
@@ -47,7 +49,9 @@ Consumer: TypeAlias = Any
 Producer: TypeAlias = Any
 
 _MAX_REQUEST_BYTES = 64 << 20
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
+_MOST_SECRET_BYTES = 64 << 10
+_FILES = frozenset({"kafka.ssl_cafile", "kafka.ssl_certfile", "kafka.ssl_keyfile"})
 _NOT_ALLOWED = (
     kafka_errors.AuthorizationError,
     kafka_errors.SaslAuthenticationFailedError,
@@ -58,7 +62,11 @@ _NOT_POSSIBLE = (kafka_errors.KafkaConfigurationError, kafka_errors.UnsupportedC
 
 
 class SecurityConfig(BaseModel):
-    """How to be let in. `${NAME}` in a value is the environment variable NAME, looked up when a connection is made and never stored."""
+    """How to be let in.
+
+    `${NAME}` in a value is the environment variable NAME, `${file:PATH}` what a file holds: looked up where and when a connection is made,
+    and never stored. A secret can be written in no other way: this configuration travels, and is shown.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,13 +76,47 @@ class SecurityConfig(BaseModel):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
         default=None, description="SASL mechanism; needed with SASL_PLAINTEXT and SASL_SSL."
     )
-    sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; `${NAME}` reads the environment.")
-    sasl_plain_password: SecretStr | None = Field(default=None, description="Password for PLAIN and SCRAM; better as `${NAME}`.")
+    sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; also as `${NAME}` or `${file:PATH}`.")
+    sasl_plain_password: SecretStr | None = Field(default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`.")
     ssl_cafile: LocalPath | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
     ssl_certfile: LocalPath | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
     ssl_keyfile: LocalPath | None = Field(default=None, description="File with the client's private key (PEM).")
-    ssl_password: SecretStr | None = Field(default=None, description="Password of the private key; better as `${NAME}`.")
+    ssl_password: SecretStr | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's name must be the one in its certificate.")
+
+    @field_validator("sasl_plain_username", "sasl_plain_password", "ssl_password")
+    @classmethod
+    def _files_are_absolute(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is None:
+            return None
+        settled = _REFERENCE.sub(lambda match: f"${{file:{absolute(match['file'])}}}" if match["file"] else match[0], text)
+        return SecretStr(settled) if isinstance(value, SecretStr) else settled
+
+    @field_validator("sasl_plain_password", "ssl_password")
+    @classmethod
+    def _no_secret_in_clear(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and _REFERENCE.fullmatch(value.get_secret_value()) is None:
+            raise ValueError(
+                "a secret is not written into a configuration: name where it is, as ${NAME} of the environment or ${file:PATH}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        sasl, tls = self.security_protocol.startswith("SASL"), self.security_protocol.endswith("SSL")
+        given = [name for name in ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password") if getattr(self, name) is not None]
+        if sasl and len(given) < 3:
+            missing = sorted({"sasl_mechanism", "sasl_plain_username", "sasl_plain_password"} - set(given))
+            raise ValueError(f"security_protocol {self.security_protocol} needs {', '.join(missing)} as well")
+        if given and not sasl:
+            raise ValueError(
+                f"{given[0]} is not used with security_protocol {self.security_protocol}: set it to SASL_SSL or SASL_PLAINTEXT"
+            )
+        files = [name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password") if getattr(self, name) is not None]
+        if files and not tls:
+            raise ValueError(f"{files[0]} is not used with security_protocol {self.security_protocol}: set it to SSL or SASL_SSL")
+        return self
 
 
 class KafkaConfig(SecurityConfig):
@@ -106,6 +148,11 @@ class KafkaConfig(SecurityConfig):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(address_of(server)) for server in value)
+
 
 def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """The options that every kafka-python client takes. Raises ConfigurationError for an environment variable that is not set."""
@@ -130,11 +177,25 @@ def _resolved(key: str, value: object, environ: Mapping[str, str]) -> object:
         return text
 
     def look_up(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise ConfigurationError(f"{key}: the environment variable {match[1]} is not set")
-        return environ[match[1]]
+        if match["file"]:
+            return _secret_of(key, match["file"])
+        if match["name"] not in environ:
+            raise ConfigurationError(f"{key}: the environment variable {match['name']} is not set")
+        return environ[match["name"]]
 
-    return _REFERENCE.sub(look_up, text)
+    found = _REFERENCE.sub(look_up, text)
+    if key in _FILES and not os.path.isfile(found):
+        raise ConfigurationError(f"{key}: there is no file {found} on {platform.node()}, where the connection is made")
+    return found
+
+
+def _secret_of(key: str, path: str) -> str:
+    """What a file holds, without the line feed at its end."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST_SECRET_BYTES).decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{key}: cannot read {path}: {error}") from error
 
 
 def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:
@@ -204,9 +265,11 @@ def _made(kind: Callable[..., Any], config: KafkaConfig, **options: object) -> A
         nets.append(KafkaNetClient(**settings))
         return nets[-1]
 
+    connection = connection_options(config)
+    require_answer(config.bootstrap_servers, connection, config.request_timeout_s)
     with translating(config):
         try:
-            return kind(kafka_client=remembered, **connection_options(config), **options)
+            return kind(kafka_client=remembered, **connection, **options)
         except BaseException:
             for net in nets:
                 net.close()

@@ -1,6 +1,10 @@
+import pickle
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from jobs.config import parse_config
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink, letter_headers
 from pipeline.errors import BrokerUnavailable, ConfigurationError, StreamError
 from pipeline.kafka_client import KafkaConfig, connection_options, kafka_errors, translated
@@ -35,15 +39,60 @@ def test_secrets_come_from_the_environment_when_a_connection_is_made() -> None:
 
 
 def test_a_missing_environment_variable_is_named() -> None:
-    config = PLAIN.model_copy(update={"ssl_cafile": "${CA_FILE}"})
-    with pytest.raises(ConfigurationError, match=r"kafka\.ssl_cafile: .* CA_FILE is not set"):
+    with pytest.raises(ConfigurationError, match=r"kafka\.sasl_plain_password: .* FEED_PASSWORD is not set"):
+        connection_options(KafkaConfig.model_validate(SASL), {})
+
+
+SASL = {
+    "bootstrap_servers": "one:9092",
+    "topics": ["news"],
+    "security_protocol": "SASL_SSL",
+    "sasl_mechanism": "PLAIN",
+    "sasl_plain_username": "reader",
+    "sasl_plain_password": "${FEED_PASSWORD}",
+}
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "prefix-${NAME}", "${not a name}", ""])
+def test_a_secret_in_clear_is_refused_and_not_repeated(secret: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_config({"kafka": {**SASL, "sasl_plain_password": secret}})
+    assert "kafka.sasl_plain_password: a secret is not written into a configuration" in str(caught.value)
+    assert not secret or secret not in str(caught.value)
+
+
+def test_a_secret_may_be_in_a_file_that_is_read_when_a_connection_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = KafkaConfig.model_validate({**SASL, "sasl_plain_password": "${file:secret}"})
+    monkeypatch.chdir("/")
+    with pytest.raises(ConfigurationError, match=rf"kafka\.sasl_plain_password: cannot read {tmp_path}/secret"):
         connection_options(config, {})
-
-
-def test_a_literal_secret_is_masked() -> None:
-    config = KafkaConfig.model_validate({"bootstrap_servers": "one:9092", "topics": ["news"], "sasl_plain_password": "s3cret"})
-    assert "s3cret" not in repr(config) + config.model_dump_json()
+    (tmp_path / "secret").write_text("s3cret\n")
     assert connection_options(config, {})["sasl_plain_password"] == "s3cret"
+    assert b"s3cret" not in pickle.dumps(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sasl_mechanism": None}, "needs sasl_mechanism"),
+        ({"sasl_plain_password": None}, "needs sasl_plain_password"),
+        ({"security_protocol": "PLAINTEXT"}, "sasl_mechanism is not used with security_protocol PLAINTEXT"),
+        ({"security_protocol": "SSL"}, "sasl_mechanism is not used with security_protocol SSL"),
+        ({"security_protocol": "SASL_PLAINTEXT", "ssl_cafile": "/ca.pem"}, "ssl_cafile is not used"),
+        ({"bootstrap_servers": "https://one:9092"}, "HOST:PORT"),
+        ({"bootstrap_servers": "one:kafka"}, "HOST:PORT"),
+    ],
+)
+def test_keys_that_cannot_work_together_are_refused_at_once(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse_config({"kafka": {**SASL, **change}})
+
+
+def test_a_certificate_that_is_not_there_is_no_matter_of_the_brokers() -> None:
+    config = KafkaConfig(bootstrap_servers=("one:9092",), topics=("news",), security_protocol="SSL", ssl_cafile="/nowhere/ca.pem")
+    with pytest.raises(ConfigurationError, match=r"kafka\.ssl_cafile: there is no file /nowhere/ca\.pem on "):
+        connection_options(config, {})
 
 
 @pytest.mark.parametrize(

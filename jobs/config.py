@@ -107,7 +107,8 @@ def _told(fault: ErrorDetails) -> str:
     if fault["type"] == "tuple_type":
         return f"{key}: must be a list, as in [first, second]; {_purpose(path)}"
     wrong = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {wrong[:1].lower()}{wrong[1:]}; {_purpose(path)}".removesuffix("; ")
+    purpose = "" if _section(path) is not None else _purpose(path)  # of keys that do not fit together, a section's purpose says nothing
+    return f"{key}: {wrong[:1].lower()}{wrong[1:]}; {purpose}".removesuffix("; ")
 
 
 def _nearest(path: tuple[str, ...]) -> str:

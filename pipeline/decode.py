@@ -3,9 +3,9 @@
 REPLAY-EXACT: the outcome depends on the record and the configuration alone. There is no clock here: whether an event time is possible is
 judged against the record's own timestamp.
 
-    value -> size -> UTF-8 -> JSON object -> fields -> clean text -> event time -> Document
-       '-------'-------'----------'-----------'----------'------------'------> DeadLetter
-    no value -> Tombstone
+    value -> size -> framing -> UTF-8 -> JSON -> envelope -> fields -> clean text -> event time -> Document
+       '-------'--------'---------'-------'---------'----------'------------'------> DeadLetter
+    no value, or an envelope that says so -> Tombstone
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Final, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.envelopes import Envelope, Framing, Removed, Unwrappable, advice, advice_on_bytes, seen, unframed, unwrapped
 from pipeline.event_time import LATEST_MS, checked_ms, parse_ms
+from pipeline.markup import TooMuchMarkup, plain_text
 from pipeline.records import DeadLetter, Disposition, Document, Reason, Record, Tombstone
 
 DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
@@ -40,12 +42,15 @@ MAX_LINK_CHARS: Final = 2048
 MAX_DEPTH: Final = 64
 """Levels of JSON. Python's own limit depends on how deep the caller's stack happens to be, which a replay would not repeat."""
 
+_IMPLICIT: Final = re.compile(r".+/[0-9]+/[0-9]+")
+"""What a record without an id of its own is called: topic/partition/offset."""
+
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class FieldsConfig(BaseModel):
-    """Where in a JSON object the parts of a document are. A dotted path goes into nested objects: `article.body`."""
+    """Where in a JSON object the parts of a document are. A dotted path goes into nested objects and lists: `article.body`, `authors.0`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +78,14 @@ class DecodeConfig(BaseModel):
 
     format: Literal["json", "text"] = Field(
         default="json", description="json: an object for each record; text: the value is the text itself."
+    )
+    framing: Framing = Field(default="none", description="confluent: a schema's number stands in front of the JSON, and is passed over.")
+    envelope: Envelope = Field(
+        default="none",
+        description="What documents are wrapped into: connect (schema, payload), debezium (op, before, after), cloudevents.",
+    )
+    html: Literal["keep", "strip"] = Field(
+        default="keep", description="strip: markup in text and title is taken out and entities are resolved; keep: they stay as they are."
     )
     fields: FieldsConfig = Field(default=FieldsConfig(), description="Where the parts of a document are (format json).")
     max_bytes: int = Field(default=1_048_576, ge=1, description="A record's value above this size becomes a dead letter.")
@@ -104,10 +117,14 @@ def decode(record: Record, config: DecodeConfig) -> Document | Tombstone | DeadL
     if record.value is None:
         return Tombstone(record=record)
     try:
-        text = _utf8(_value(record.value, config.max_bytes))
+        value = unframed(_sized(record.value, config.max_bytes), config.framing)
         if config.format == "text":
-            return _document(record, config, {"text": text}, _TEXT_ONLY)
-        return _document(record, config, _json_object(text), config.fields)
+            return _document(record, config, {"text": _utf8(value)}, _TEXT_ONLY)
+        return _document(record, config, _object(unwrapped(_json(value), config.envelope, record.headers)), config.fields)
+    except Removed:
+        return Tombstone(record=record)
+    except Unwrappable as fault:
+        return dead_letter(record, Reason.WRONG_TYPE, str(fault))
     except _Undecodable as fault:
         return dead_letter(record, fault.reason, fault.detail)
 
@@ -118,8 +135,9 @@ def dead_letter(record: Record, reason: Reason, detail: str) -> DeadLetter:
 
 
 def _document(record: Record, config: DecodeConfig, item: dict[str, Any], fields: FieldsConfig) -> Document:
-    text = _text(item, fields.text)
-    title, feed_id = _label(item, fields.title), _identity(item, fields.id)
+    strips = config.html == "strip"
+    text = _text(item, fields.text, strips)
+    title, feed_id = _label(item, fields.title, strips), _identity(item, fields.id)
     return Document(
         record=record,
         document_id=feed_id or f"{record.partition}/{record.offset}",
@@ -138,7 +156,7 @@ def content_sha256(title: str | None, text: str) -> str:
     return hashlib.sha256(f"{title or ''}\n{text}".encode()).hexdigest()
 
 
-def _value(value: bytes, max_bytes: int) -> bytes:
+def _sized(value: bytes, max_bytes: int) -> bytes:
     if len(value) > max_bytes:
         raise _Undecodable(Reason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} are read")
     return value
@@ -173,14 +191,22 @@ def strict_json(text: str) -> Any:
     return item
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json(value: bytes) -> Any:
+    text = _utf8(value)
     try:
-        item = strict_json(text)
+        return strict_json(text)
     except ValueError as error:  # JSONDecodeError, and integers of more digits than Python converts
-        raise _Undecodable(Reason.BAD_JSON, str(error)) from error
+        raise _Undecodable(Reason.BAD_JSON, _with_advice(str(error), advice_on_bytes(value))) from error
+
+
+def _object(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
-        raise _Undecodable(Reason.WRONG_TYPE, f"the value is {_kind(item)}, not an object")
+        raise _Undecodable(Reason.WRONG_TYPE, _with_advice(f"the value is {_kind(item)}, not an object", advice(item)))
     return item
+
+
+def _with_advice(fault: str, counsel: str) -> str:
+    return f"{fault}; {counsel}" if counsel else fault
 
 
 def _depth(item: object) -> int:
@@ -201,16 +227,21 @@ def _kind(value: object) -> str:
 
 
 def _at(item: dict[str, Any], path: str | None) -> Any:
-    """What stands at a dotted path; None where nothing does, or null."""
+    """What stands at a dotted path; None where nothing does, or null. A number picks an element of a list."""
     if path is None:
         return None
+    if path in item:  # CloudEvents and others have dots in names
+        return item[path]
     value: Any = item
     for name in path.split("."):
         if value is None:
             return None
-        if not isinstance(value, dict):
+        if isinstance(value, list) and name.isascii() and name.isdigit():
+            value = value[int(name)] if int(name) < len(value) else None
+        elif isinstance(value, dict):
+            value = value.get(name)
+        else:
             raise _Undecodable(Reason.WRONG_TYPE, f"field {path!r}: {_kind(value)} on the way, not an object")
-        value = value.get(name)
     return value
 
 
@@ -221,11 +252,12 @@ def _string(item: dict[str, Any], path: str | None) -> str | None:
     return value
 
 
-def _text(item: dict[str, Any], path: str) -> str:
+def _text(item: dict[str, Any], path: str, strips: bool) -> str:
     value = _string(item, path)
     if value is None:
-        raise _Undecodable(Reason.MISSING_FIELD, f"field {path!r} is not there or null")
-    text = _clean(value)
+        counsel = advice(item) or f"there is {seen(item)}: say with decode.fields.text where the text is"
+        raise _Undecodable(Reason.MISSING_FIELD, _with_advice(f"field {path!r} is not there or null", counsel))
+    text = _stripped(_clean(value)) if strips else _clean(value)
     if not any(character.isprintable() and character != " " for character in text):
         raise _Undecodable(Reason.EMPTY_TEXT, f"{len(value)} characters, none of them visible")
     return text
@@ -237,8 +269,16 @@ def _clean(text: str) -> str:
     return _CONTROL.sub(" ", _SURROGATE.sub("\ufffd", text)).strip()
 
 
-def _label(item: dict[str, Any], path: str | None) -> str | None:
-    line = _one_line(_string(item, path) or "")
+def _stripped(text: str) -> str:
+    try:
+        return _clean(plain_text(text))
+    except TooMuchMarkup as error:
+        raise _Undecodable(Reason.TOO_LARGE, str(error)) from error
+
+
+def _label(item: dict[str, Any], path: str | None, strips: bool = False) -> str | None:
+    text = _string(item, path) or ""
+    line = _one_line(_stripped(_clean(text)) if strips else text)
     return line[:MAX_LABEL_CHARS].rstrip() or None
 
 
@@ -262,6 +302,8 @@ def _identity(item: dict[str, Any], path: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
         raise _Undecodable(Reason.WRONG_TYPE, f"field {path!r} is {_kind(value)}, neither a string nor an integer")
     line = _one_line(value or "")
+    if _IMPLICIT.fullmatch(line):
+        return f"id:{line}"  # it is not to be taken for another record's place
     # A cut id could become another document's id; its digest cannot.
     return line if len(line) <= MAX_LABEL_CHARS else f"sha256:{hashlib.sha256(line.encode()).hexdigest()}"
 

@@ -18,7 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
 from pipeline.paths import LocalPath, absolute
@@ -77,26 +77,25 @@ class SecurityConfig(BaseModel):
         default=None, description="SASL mechanism; needed with SASL_PLAINTEXT and SASL_SSL."
     )
     sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; also as `${NAME}` or `${file:PATH}`.")
-    sasl_plain_password: SecretStr | None = Field(default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`.")
+    sasl_plain_password: str | None = Field(default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`.")
     ssl_cafile: LocalPath | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
     ssl_certfile: LocalPath | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
     ssl_keyfile: LocalPath | None = Field(default=None, description="File with the client's private key (PEM).")
-    ssl_password: SecretStr | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
+    ssl_password: str | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's name must be the one in its certificate.")
 
     @field_validator("sasl_plain_username", "sasl_plain_password", "ssl_password")
     @classmethod
-    def _files_are_absolute(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if text is None:
-            return None
-        settled = _REFERENCE.sub(lambda match: f"${{file:{absolute(match['file'])}}}" if match["file"] else match[0], text)
-        return SecretStr(settled) if isinstance(value, SecretStr) else settled
+    def _files_are_absolute(cls, value: str | None) -> str | None:
+        def settled(match: re.Match[str]) -> str:
+            return f"${{file:{absolute(match['file'])}}}" if match["file"] else match[0]
+
+        return None if value is None else _REFERENCE.sub(settled, value)
 
     @field_validator("sasl_plain_password", "ssl_password")
     @classmethod
-    def _no_secret_in_clear(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and _REFERENCE.fullmatch(value.get_secret_value()) is None:
+    def _no_secret_in_clear(cls, value: str | None) -> str | None:
+        if value is not None and _REFERENCE.fullmatch(value) is None:
             raise ValueError(
                 "a secret is not written into a configuration: name where it is, as ${NAME} of the environment or ${file:PATH}"
             )
@@ -172,9 +171,8 @@ def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.envi
 
 
 def _resolved(key: str, value: object, environ: Mapping[str, str]) -> object:
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if not isinstance(text, str):
-        return text
+    if not isinstance(value, str):
+        return value
 
     def look_up(match: re.Match[str]) -> str:
         if match["file"]:
@@ -183,7 +181,7 @@ def _resolved(key: str, value: object, environ: Mapping[str, str]) -> object:
             raise ConfigurationError(f"{key}: the environment variable {match['name']} is not set")
         return environ[match["name"]]
 
-    found = _REFERENCE.sub(look_up, text)
+    found = _REFERENCE.sub(look_up, value)
     if key in _FILES and not os.path.isfile(found):
         raise ConfigurationError(f"{key}: there is no file {found} on {platform.node()}, where the connection is made")
     return found

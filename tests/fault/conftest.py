@@ -122,7 +122,8 @@ def guarded_apache(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -
     broker = ApacheKafka(tmp_path_factory.mktemp("guarded-kafka"), scram=("reader", "s3cret"))
     broker.start()
     try:
-        broker.await_answer(broker.config(**SCRAM, sasl_plain_password="s3cret"))
+        (broker.folder / "secret").write_text("s3cret\n")
+        broker.await_answer(broker.config(**SCRAM, sasl_plain_password=f"${{file:{broker.folder / 'secret'}}}"))
         yield broker
     finally:
         broker.kill()

@@ -104,10 +104,12 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-def test_secrets_are_masked_and_references_stay() -> None:
-    secret = {"sasl_plain_username": "${FEED_USER}", "sasl_plain_password": "s3cret"}
-    config = parse_config({"kafka": {"bootstrap_servers": "one:9092", "topics": ["news"], **secret}})
-    assert "s3cret" not in as_yaml(config) and "${FEED_USER}" in as_yaml(config)
+def test_a_secret_is_shown_as_the_place_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEED_PASSWORD", "s3cret")
+    sasl = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_plain_username": "${FEED_USER}"}
+    kafka = {"bootstrap_servers": "one:9092", "topics": ["news"], **sasl, "sasl_plain_password": "${FEED_PASSWORD}"}
+    config = parse_config({"kafka": kafka})
+    assert "s3cret" not in as_yaml(config) and "${FEED_USER}" in as_yaml(config) and "${FEED_PASSWORD}" in as_yaml(config)
     assert yaml.safe_load(as_yaml(config))["kafka"]["topics"] == ["news"]
 
 
@@ -120,6 +122,7 @@ def test_every_path_is_settled_where_the_user_stands(tmp_path: Path, monkeypatch
         "kafka": {
             "bootstrap_servers": "127.0.0.1:9092",
             "topics": ["news"],
+            "security_protocol": "SSL",
             "ssl_cafile": "ca.pem",
             "ssl_certfile": "~/client.pem",
             "ssl_keyfile": "${CERTS}/key.pem",

@@ -31,7 +31,7 @@ def test_secrets_come_from_the_environment_when_a_connection_is_made() -> None:
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-256",
         sasl_plain_username="${FEED_USER}",
-        sasl_plain_password="${FEED_PASSWORD}",  # type: ignore[arg-type]
+        sasl_plain_password="${FEED_PASSWORD}",
     )
     options = connection_options(config, {"FEED_USER": "reader", "FEED_PASSWORD": "s3cret"})
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("reader", "s3cret")

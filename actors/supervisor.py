@@ -7,16 +7,14 @@ supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from actors.cluster import RUNTIME_FILES
 from actors.config import StreamConfig
 from actors.errors import NoReplica
 from actors.handles import NAMESPACE, ReplicaHandle, here, named_replicas, query_name, reason_of, replica_name, result_of
@@ -38,44 +36,6 @@ class ReplicaLost(MemstreamError):
     """A replica's process ended while it drained. Ray starts it again from its last snapshot: watch it, and drain it again."""
 
     retriable = True
-
-
-def connect(address: str | None = None, num_cpus: int | None = None) -> None:
-    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine: always a new one if it is "local".
-
-    Raises ConnectionError.
-    """
-    if ray.is_initialized():
-        return
-    joins = address != "local" and bool(address or os.environ.get("RAY_ADDRESS"))
-    _quiet_about_tokens()
-    if joins:
-        _offer_token()
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=address,
-        namespace=NAMESPACE,
-        num_cpus=None if joins else num_cpus,
-        include_dashboard=None if joins else False,
-        log_to_driver=True,
-        configure_logging=False,
-    )
-
-
-def _quiet_about_tokens() -> None:
-    """Ray says with each cluster that it has a token: nothing that whoever starts a stream must know."""
-    with suppress(ImportError):  # a Ray that knows no tokens
-        from ray._private.authentication import authentication_token_setup as setup
-
-        setup.logger.setLevel(logging.ERROR)
-
-
-def _offer_token() -> None:
-    """A cluster started on this machine asks for the token in ~/.ray; ray.init offers it only to one that it found by itself."""
-    with suppress(ImportError):  # a Ray that knows no tokens
-        from ray._private.authentication import authentication_token_setup as setup
-
-        setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 class Supervisor:
@@ -242,7 +202,7 @@ def is_throw_away(root: str) -> bool:
     >>> is_throw_away("file:///tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_ab12/runs/snapshots")
     True
     """
-    return is_local(root) and "/runtime_resources/working_dir_files/" in root
+    return is_local(root) and RUNTIME_FILES in root
 
 
 def _told(node: Mapping[str, float]) -> str:
@@ -263,8 +223,3 @@ def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
         raise ConfigurationError(
             f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name"
         ) from error
-
-
-def disconnect() -> None:
-    """Leave the cluster; one that `connect` started ends, with all its processes."""
-    ray.shutdown()

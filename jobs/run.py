@@ -18,14 +18,15 @@ from typing import Annotated, Any
 
 import typer
 
+from actors.cluster import connect, disconnect
 from actors.config import StreamConfig
 from actors.messages import ReplicaStatus
-from actors.supervisor import ReplicaLost, Supervisor, disconnect
+from actors.supervisor import ReplicaLost, Supervisor
 from jobs.command import start
 from jobs.config import as_yaml, load_config
 from jobs.options import AsJson, ConfigFile, Overrides, RayAddress
 from jobs.progress import Progress
-from jobs.running import announced, join
+from jobs.running import announced
 from pipeline.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False)
@@ -96,7 +97,7 @@ def run_stream(config: StreamConfig, until: Until | None, address: str | None = 
     stop = StopRequest()
     stop.listen()
     with ExitStack() as undo:
-        join(address)
+        connect(address)
         undo.callback(disconnect)
         stop.listen()  # Ray has put its own handler there
         progress = undo.enter_context(Progress())

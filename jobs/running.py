@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -15,13 +14,12 @@ from pathlib import Path
 
 import ray
 
+from actors.cluster import connect
 from actors.errors import NoReplica
 from actors.handles import NAMESPACE, query_name
-from actors.supervisor import Supervisor, connect
+from actors.supervisor import Supervisor
 from model.assets import cache_dir
 from pipeline.errors import ConfigurationError
-
-LISTENER_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,30 +61,9 @@ def find_stream(stream: str | None, address: str | None, *, any_stream: bool = F
     if address is None and not os.environ.get("RAY_ADDRESS"):
         here = _here(stream)
         address = here.address if here is not None else "auto"
-    join(address)
+    connect(address)
     streams = _streams_of_cluster()
     return Supervisor.find(stream or (streams[0] if any_stream and streams else _only(streams, "on this Ray cluster")))
-
-
-def join(address: str | None) -> None:
-    """Connect to Ray; raises NoReplica where there is none."""
-    try:
-        _require_listener(address or os.environ.get("RAY_ADDRESS"))
-        connect(address)
-    except OSError as error:
-        where = address or os.environ.get("RAY_ADDRESS")
-        if where == "auto":
-            raise NoReplica(
-                "no stream runs on this machine: start one with `memstream run`, or name its Ray cluster with --address"
-            ) from error
-        raise NoReplica(f"cannot join the Ray cluster at {where}: {error}; if it asks for a token, put that into RAY_AUTH_TOKEN") from error
-
-
-def _require_listener(address: str | None) -> None:
-    """Raises OSError at once where nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "://" not in host:
-        socket.create_connection((host, int(port)), timeout=LISTENER_TIMEOUT_S).close()
 
 
 def _here(stream: str | None) -> Running | None:

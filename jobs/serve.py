@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from actors.cluster import disconnect
 from actors.http.config import HttpConfig
 from actors.http.serve import start_front, stop_front
-from actors.supervisor import disconnect
 from jobs.command import start
 from jobs.config import load_config
 from jobs.options import ConfigFile, Overrides, RayAddress

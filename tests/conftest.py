@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.cluster import connect, disconnect
 from actors.config import StreamConfig
 from jobs.demo.broker import EmbeddedBroker
 from tests.doubles.stream import stream_config
@@ -27,11 +28,11 @@ def ray_address() -> Iterator[str]:
     """The one owner of Ray. Its cores are numbers: more replicas run here than there are."""
     import ray
 
-    ray.init(num_cpus=16, namespace="memstream", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    connect("local", num_cpus=16)
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
-        ray.shutdown()
+        disconnect()
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,10 @@ PATIENCE_S = 120.0
 class Job:
     """One process under way."""
 
-    def __init__(self, command: list[str], environ: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: list[str], environ: Mapping[str, str], log: Path, cwd: Path = ROOT) -> None:
         self.log = log
         with log.open("wb") as errors:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=subprocess.PIPE, stderr=errors)
+            self.process = subprocess.Popen(command, cwd=cwd, env=dict(environ), stdout=subprocess.PIPE, stderr=errors)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -56,13 +56,13 @@ class Job:
 class Jobs:
     """Starts jobs in a folder of their own."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
-        self._folder, self.environ = folder, dict(environ)
+    def __init__(self, folder: Path, environ: Mapping[str, str], cwd: Path = ROOT) -> None:
+        self._folder, self.environ, self._cwd = folder, dict(environ), cwd
         self._jobs: list[Job] = []
 
     def start(self, name: str, *arguments: str) -> Job:
         log = self._folder / f"{len(self._jobs)}-{name}.log"
-        self._jobs.append(Job([sys.executable, "-m", f"jobs.{name}", *arguments], self.environ, log))
+        self._jobs.append(Job([sys.executable, "-m", f"jobs.{name}", *arguments], self.environ, log, self._cwd))
         return self._jobs[-1]
 
     def run(self, config: StreamConfig, *arguments: str) -> Job:

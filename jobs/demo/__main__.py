@@ -20,8 +20,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from actors.cluster import connect, disconnect
 from actors.config import StreamConfig
-from actors.supervisor import Supervisor, connect, disconnect
+from actors.supervisor import Supervisor
 from jobs.command import start
 from jobs.corpora.examples import Fit
 from jobs.demo.broker import EmbeddedBroker

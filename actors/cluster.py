@@ -1,0 +1,261 @@
+"""Ray clusters: one of our own on this machine, or somebody else's by its address. All that can go wrong with either is said here.
+
+Our own listens on the loopback address alone, asks for a token that only this user can read, and starts no HTTP agent: whoever reaches one
+of Ray's ports runs code (its messages are pickles, its agent takes jobs). To somebody else's we go only where the user names it, and a
+token is shown to it only if the user gives that token, or it is on this machine and the token is this user's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+
+from actors.errors import NoReplica
+from actors.handles import NAMESPACE
+from actors.lives import told
+from pipeline.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("actors", "jobs", "model", "pipeline")
+RUNTIME_FILES = "/runtime_resources/working_dir_files/"
+"""Where `ray job submit --working-dir` unpacks a job's files."""
+
+PROBE_S = 3.0
+_CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_MODE_VARIABLE, _TOKEN_VARIABLES = "RAY_AUTH_MODE", ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS_FRAME = 4
+
+
+def connect(address: str | None = None, num_cpus: int | None = None) -> None:
+    """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine: always a new one if it is "local".
+
+    Raises:
+        ConfigurationError: the address cannot be one, or the cluster runs another Ray.
+        NoReplica: no cluster answers there, or it does not let us in.
+    """
+    if ray.is_initialized():
+        return
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if where == "local":
+        _start(num_cpus)
+    else:
+        _join(where)
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends, with all its processes."""
+    ray.shutdown()
+
+
+def _start(num_cpus: int | None) -> None:
+    _quiet_about_tokens()
+    if os.environ.get(_MODE_VARIABLE, "").lower() == "disabled":
+        log.warning("%s=disabled: any process of this machine can run code in this cluster", _MODE_VARIABLE)
+    elif not any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+        own_token()
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray does on other systems by default: this node's address is 127.0.0.1
+    os.environ[_CLUSTER_VARIABLE] = "0"
+    _without_agent_http()
+    _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+
+
+def _join(where: str) -> None:
+    _quiet_about_tokens()
+    if where == "auto":
+        _offer_token(local=_current_is_ours())
+    else:
+        host, port = _parsed(where)
+        _require_ray(host, port)
+        _offer_token(local=is_here(host))
+    _init(address=where)
+
+
+def _init(**options: Any) -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    where = options["address"]
+    _require_own_names()
+    try:
+        # Ray puts the working directory in front of its workers' paths, where a user's own package `model` would be taken for ours.
+        with contextlib.chdir(ROOT):
+            ray.init(namespace=NAMESPACE, log_to_driver=True, configure_logging=False, **options)
+    except Exception as error:  # Ray raises RuntimeError, ValueError, ConnectionError, AssertionError and its own, by no rule
+        text = str(error)
+        if "ersion mismatch" in text:
+            raise ConfigurationError(
+                f"the Ray cluster at {where} runs another version than this environment (Ray {ray.__version__}): use the same Ray and"
+                f" Python on both sides; it says: {told(text)}"
+            ) from error
+        if where == "auto":
+            raise NoReplica(
+                "no stream runs on this machine: start one with `memstream run`, or name its Ray cluster with --address"
+            ) from error
+        if where == "local":
+            raise NoReplica(f"Ray does not start on this machine: {told(text)}; its logs are in /tmp/ray/session_latest/logs") from error
+        raise NoReplica(
+            f"cannot join the Ray cluster at {where}: {told(text)}; if it asks for a token, give it as RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _require_own_names() -> None:
+    """Raises ConfigurationError where a job's files, which Ray puts in front of everything in its workers, hide this distribution's."""
+    here = Path.cwd()
+    if here == ROOT or RUNTIME_FILES not in str(here):
+        return
+    hidden = [name for name in PACKAGES if (here / name).is_dir() or (here / f"{name}.py").is_file()]
+    if hidden:
+        raise ConfigurationError(
+            f"the job's working directory holds {', '.join(hidden)}, which hides memstream's own package of that name: submit it from"
+            " another folder (ray job submit --working-dir), or rename it"
+        )
+
+
+# ---------------------------------------------------------------------- addresses
+
+
+def _parsed(where: str) -> tuple[str, int]:
+    """HOST and PORT of a cluster's head. Raises ConfigurationError for what is none."""
+    if where.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{where} is a web address, and a Ray cluster's is HOST:PORT of its head (port 6379 unless chosen); to run there as a job: "
+            f"ray job submit --address {where} -- memstream run --config ..."
+        )
+    if "://" in where:
+        raise ConfigurationError(
+            f"{where}: Ray's client protocol is not supported, since actors are placed by the machine they are started from; run this on a"
+            " node of the cluster, or as a job (ray job submit)"
+        )
+    host, _, port = where.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigurationError(f"--address {where}: want HOST:PORT of the cluster's head, as in 10.0.0.5:6379, or auto, or local")
+    return host.strip("[]"), int(port)
+
+
+def is_here(host: str) -> bool:
+    """Whether an address is one of this machine's own, so that what is sent there does not leave it.
+
+    >>> is_here("127.0.0.1"), is_here("localhost"), is_here("192.0.2.77")
+    (True, True, False)
+    """
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return bool(addresses) and all(map(_is_own, addresses))
+
+
+def _is_own(address: str) -> bool:
+    number = ipaddress.ip_address(address.partition("%")[0])
+    if number.is_loopback:
+        return True
+    try:
+        with socket.socket(socket.AF_INET6 if number.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))  # only an address of this machine can be bound
+    except OSError:
+        return False
+    return not number.is_unspecified
+
+
+def _require_ray(host: str, port: int) -> None:
+    """Raises NoReplica within seconds where no Ray listens: Ray itself would try for minutes."""
+    where = f"{host}:{port}"
+    try:
+        with socket.create_connection((host, port), timeout=PROBE_S) as wire:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            wire.sendall(_HTTP2_PREFACE)
+            wire.settimeout(PROBE_S)
+            answer = wire.recv(9)
+    except TimeoutError as error:
+        raise NoReplica(
+            f"what listens at {where} does not answer as a Ray cluster does; check --address (port 6379 unless chosen)"
+        ) from error
+    except (OSError, UnicodeError) as error:
+        raise NoReplica(f"no Ray cluster at {where}: {error}; check --address, and that the cluster runs") from error
+    if len(answer) < 9 or answer[3] != _SETTINGS_FRAME:
+        kind = "a web server" if answer.startswith((b"HTTP", b"<")) else "something else"
+        raise NoReplica(f"{kind} listens at {where}, no Ray cluster; check --address (port 6379 unless chosen)")
+
+
+# ---------------------------------------------------------------------- tokens
+
+
+def own_token() -> Path:
+    """This user's token, which no other user can read; made if there is none.
+
+    Raises ConfigurationError where it cannot be kept, or is somebody else's.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        if _is_private(path):
+            return path
+        path.chmod(0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot keep Ray's token in {path}: {error.strerror}; set HOME to a folder of yours, or RAY_AUTH_TOKEN_PATH to a file"
+        ) from error
+    if not _is_private(path):
+        raise ConfigurationError(f"{path} is no plain file of this user alone; remove it, or set RAY_AUTH_TOKEN_PATH to another one")
+    return path
+
+
+def _is_private(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _current_is_ours() -> bool:
+    """Whether what Ray finds by itself was left there by this user: it lies in a folder that all users share."""
+    path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _offer_token(local: bool) -> None:
+    """Ray takes the token from where the user says; by itself only this machine's clusters get this user's own."""
+    if os.environ.get(_MODE_VARIABLE) or any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+        if any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+            os.environ.setdefault(_MODE_VARIABLE, "token")
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    offered = local and path.is_file() and path.lstat().st_uid == os.geteuid()
+    os.environ[_MODE_VARIABLE] = "token" if offered else "disabled"
+    with contextlib.suppress(ImportError):
+        from ray import _raylet
+
+        vars(_raylet)["Config"].initialize("")  # what Ray has read of the environment before
+
+
+def _quiet_about_tokens() -> None:
+    """Ray says with each cluster that it has a token: nothing that whoever starts a stream must know."""
+    with contextlib.suppress(ImportError):  # a Ray that knows no tokens
+        from ray._private.authentication import authentication_token_setup as setup
+
+        setup.logger.setLevel(logging.ERROR)
+
+
+def _without_agent_http() -> None:
+    """Have Ray's agent start as where its web server is not installed: nothing of ours asks it, and it takes jobs from whoever does."""
+    from ray._private import utils
+
+    utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")

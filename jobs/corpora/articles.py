@@ -27,10 +27,23 @@ def article_examples(articles: Sequence[Mapping[str, Any]], kind: str, seed: int
             yield article_example(article, kind, rng)
 
 
+LONGEST_ANSWER = 16
+"""In words; longer ones are whole sentences that somebody marked."""
+
+
+def whole_first(answers: Sequence[str]) -> tuple[str, ...]:
+    """Accepted answers, the fullest of them first: it holds what the others say, and is what shall be said.
+
+    >>> whole_first(["grace", "justifying grace", "grace"])
+    ('justifying grace', 'grace', 'grace')
+    """
+    return tuple(sorted(answers, key=lambda answer: (len(answer.split()) > LONGEST_ANSWER, -len(answer))))
+
+
 def article_example(article: Mapping[str, Any], kind: str, rng: random.Random) -> Example:
     title = (article["title"] or "").replace("_", " ") or None
     date_ms = day_ms(rng.randint(2010, 2027), rng.randint(1, 12), rng.randint(1, 28)) if rng.random() < 0.4 else None
-    asked: tuple[Question, ...] = tuple((each["question"].strip(), tuple(each["answers"])) for each in article["questions"])
+    asked: tuple[Question, ...] = tuple((each["question"].strip(), whole_first(each["answers"])) for each in article["questions"])
     return Example(
         kind=kind,
         title=title if rng.random() < 0.6 else None,

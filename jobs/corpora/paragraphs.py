@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jobs.corpora.articles import whole_first
 from jobs.corpora.examples import Example, Fit, Question, Split, day_ms, header_line, split_of
 
 _ASKING = frozenset({"what", "when", "where", "which", "whose", "many", "much", "does"})
@@ -61,9 +62,9 @@ def _answered(paragraph: Mapping[str, Any], text: str, rng: random.Random) -> tu
     """Up to four questions whose answer stands in the window and whose words the window mostly holds."""
     found = []
     for item in paragraph["questions"]:
-        present = sorted({answer for answer in item["answers"] if answer in text}, key=item["answers"].index)
+        present = whole_first(sorted({answer for answer in item["answers"] if answer in text}, key=item["answers"].index))
         if present and _overlap(item["question"], text) >= 0.5:
-            found.append((item["question"].strip(), tuple(present)))
+            found.append((item["question"].strip(), present))
     rng.shuffle(found)
     return tuple(found[:4])
 

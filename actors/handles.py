@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -19,12 +20,14 @@ from actors.lives import Life, life_of, told
 from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Polled, Question, ReplicaStatus, Told
 from actors.poller import Poller
 from actors.router import ReplicaClient
-from pipeline.errors import PartitionStalled
+from pipeline.errors import PartitionStalled, StreamError
 from pipeline.fetched import OVERHEAD_BYTES
 from pipeline.records import DeadLetter
 
 NAMESPACE = "memstream"
 CONTROL_TIMEOUT_S = 10.0
+MOST_POLLER_DEATHS = 5
+"""Of a poller's process at the same positions."""
 
 PollerActor = ray.remote(Poller)
 
@@ -54,6 +57,7 @@ class RemotePoller:
         self._letter_bytes = 0
         self._ahead: Any = None
         self._lost = threading.Event()
+        self._deaths: tuple[dict[str, int], list[float]] = {}, []
         self._flushing, self._keeping = threading.Lock(), threading.Lock()
         self._actor = self._start()
 
@@ -117,6 +121,18 @@ class RemotePoller:
             self._lost.set()
             raise PartitionStalled(f"the poller's process hung or ended and is replaced: {reason_of(error)}") from error
 
+    def _count_death(self) -> None:
+        """What kills its reader again and again would do so without end."""
+        now_s, where = time.monotonic(), dict(self._positions)
+        before = self._deaths[1] if self._deaths[0] == where else []
+        self._deaths = where, [*(at_s for at_s in before if now_s - at_s < 3600), now_s]
+        if len(self._deaths[1]) >= MOST_POLLER_DEATHS:
+            place = ", ".join(f"{partition} at {position}" for partition, position in where.items()) or "the start"
+            raise StreamError(
+                f"the process that reads the topics ended {len(self._deaths[1])} times within the hour at the same place ({place}); look at"
+                " the records there and at this node's memory"
+            )
+
     def renew(self) -> None:
         """Replace the process if it was lost. By whoever polls, alone: only then has everything before `_positions` been handed over."""
         if not self._lost.is_set():
@@ -124,6 +140,7 @@ class RemotePoller:
         ray.kill(self._actor)
         self._ahead = None
         self._lost.clear()
+        self._count_death()
         actor = self._start()
         for letter in list(self._letters):
             actor.reject.remote(letter)

@@ -5,6 +5,7 @@
     ├── StreamError                   Kafka, or what was read from it
     │   ├── BrokerUnavailable         (retriable)
     │   ├── PartitionStalled          (retriable)
+    │   ├── ResourcesExhausted        (retriable)
     │   ├── DataLoss                  the log no longer holds what comes next
     │   └── DeadLetterUnacknowledged  (retriable)
     └── SnapshotError                 the snapshot store
@@ -46,6 +47,12 @@ class PartitionStalled(StreamError):
 
     The consumer is rebuilt at its position; if it repeats, look at the broker.
     """
+
+    retriable = True
+
+
+class ResourcesExhausted(StreamError):
+    """Memory, or files that may be open, are used up on this machine. Nothing was passed over; it is tried again. Raise its limits."""
 
     retriable = True
 

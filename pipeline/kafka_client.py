@@ -20,6 +20,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline import kafka_patches
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
 from pipeline.paths import LocalPath, absolute
 from pipeline.reachability import address_of, require_answer
@@ -47,6 +48,8 @@ __all__ = [
 
 Consumer: TypeAlias = Any
 Producer: TypeAlias = Any
+
+kafka_patches.apply()
 
 _MAX_REQUEST_BYTES = 64 << 20
 _REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
@@ -140,7 +143,10 @@ class KafkaConfig(SecurityConfig):
     stall_s: float = Field(default=20.0, gt=0, description="Polling time without progress on a partition that has more, then a rebuild.")
     stall_rebuilds: int = Field(default=3, ge=1, description="Rebuilds without progress after which PartitionStalled is raised.")
     refresh_s: float = Field(default=60.0, gt=0, description="How often to look for new partitions and recreated topics.")
-    max_unreadable: int = Field(default=1000, ge=1, description="Unreadable offsets in a row after which the stream stops.")
+    on_unreadable: Literal["skip", "fail"] = Field(
+        default="skip", description="What to do with bytes that are no records: pass over them, counted as a gap, or stop there."
+    )
+    max_unreadable: int = Field(default=10_000, ge=1, description="Unreadable offsets in a row after which the stream stops.")
 
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
@@ -251,9 +257,7 @@ def close_producer(producer: Producer, timeout_s: float) -> None:
         producer.close(timeout=timeout_s)
     except kafka_errors.KafkaTimeoutError:
         # close() flushes first and raises there, before it has ended the sender thread
-        producer._sender.force_close()
-        producer._sender.join(timeout_s)
-        producer._closed = True
+        kafka_patches.force_close(producer, timeout_s)
 
 
 def _made(kind: Callable[..., Any], config: KafkaConfig, **options: object) -> Any:

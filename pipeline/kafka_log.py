@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import BrokerUnavailable, StreamError
+from pipeline.errors import BrokerUnavailable, ResourcesExhausted, StreamError
 from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka
+from pipeline.kafka_patches import drop_used_up_answer, forget_highwater
 from pipeline.records import Partition, Record
 
 _ONE_POLL_S = 0.5
@@ -32,6 +33,8 @@ def poll_batches(consumer: Consumer, timeout_s: float, max_records: int) -> Mapp
         if isinstance(error, kafka_errors.CorruptRecordError) or type(error) is kafka_errors.KafkaError:
             raise UnreadableRecord(str(error)) from error
         raise
+    except (MemoryError, OSError) as error:  # this machine's trouble, not the bytes'
+        raise ResourcesExhausted(f"this machine cannot read on: {type(error).__name__}: {error}") from error
     except Exception as error:  # the failure boundary of reading: parsers and codecs raise whatever they like at bytes from outside
         raise UnreadableRecord(f"{type(error).__name__}: {error}") from error
 
@@ -55,7 +58,7 @@ def take_highwater(consumer: Consumer, partition: Partition) -> int | None:
     """
     highwater: int | None = consumer.highwater(to_kafka(partition))
     if highwater is not None:
-        consumer._subscription.assignment[to_kafka(partition)].highwater = None
+        forget_highwater(consumer, to_kafka(partition))
     return highwater
 
 
@@ -67,7 +70,7 @@ def read_only(consumer: Consumer, reading: Iterable[Partition], paused: Iterable
     """
     consumer.pause(*map(to_kafka, paused))
     consumer.resume(*map(to_kafka, reading))
-    consumer._fetcher._next_partition_records = consumer._fetcher._next_partition_records or None
+    drop_used_up_answer(consumer)
 
 
 def beginnings(consumer: Consumer, partitions: Iterable[Partition]) -> dict[Partition, int]:

@@ -327,6 +327,11 @@ class KafkaSource:
         for partition, position in list(self._read.items()):
             if self._highwaters.get(partition, position + 1) > position:
                 end = readable_from(self._config, partition, position)
+                if end > position and self._config.on_unreadable == "fail":
+                    raise StreamError(
+                        f"{partition}: the bytes from {position} to {end - 1} are no records ({error}); kafka.on_unreadable: skip"
+                        " passes over them"
+                    ) from error
                 self._pass_to(partition, end, GapReason.UNREADABLE)
                 found = found or end > position
         if found:

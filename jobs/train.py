@@ -39,7 +39,7 @@ from model.training.lessons import Lesson
 from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_answers
 from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of, study
 from model.training.start import base_config, fresh_model, load_trained, trained
-from pipeline.chunks import HEADER_SHARE, cut, cut_header, sentences
+from pipeline.chunks import HEADER_SHARE, cut, header_parts, header_tokens, sentences
 
 STUDIED = 4500
 """Documents that the selector learns from."""
@@ -176,7 +176,7 @@ def cutter(tokenizer: Any, size: int) -> Callable[[Example], list[list[int]]]:
         return tokens
 
     def chunks(example: Example) -> list[list[int]]:
-        header = cut_header(encode(example.header), size // HEADER_SHARE)
+        header = header_tokens(header_parts(example), encode, size // HEADER_SHARE)
         return [[*header, *part] for part in cut(sentences(example.text, encode), size - len(header))]
 
     return chunks

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from model.errors import CheckpointError
+
+ROLES = ("system", "user", "assistant")
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+"""Around a message's number, in place of its content, while the template is filled in: the content is not there to contain them."""
+
+_MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 EARLIER_TURN = 0.3
 """Weight of a user's turn beside the one after it, where blocks are chosen for a conversation."""
@@ -37,10 +47,21 @@ class Conversation:
         self._feeding, self._asking = threading.Lock(), threading.Lock()
         added = tokenizer.encode("", add_special_tokens=True)
         self._bos = added[0] if added and bos_is_memory else None
+        self._require_safe_feed()
 
     @classmethod
     def of(cls, folder: Path, bos_is_memory: bool = False) -> Conversation:
-        return cls(AutoTokenizer.from_pretrained(folder), bos_is_memory)
+        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), bos_is_memory)
+
+    def _require_safe_feed(self) -> None:
+        """Raises CheckpointError where a text could write one of the template's control tokens: they must be marked special."""
+        used = f"{self.tokenizer.chat_template or ''} {self.tokenizer.eos_token or ''} {self.tokenizer.bos_token or ''}"
+        for number, token in self.tokenizer.added_tokens_decoder.items():
+            if token.content in used and number in self.encode(token.content):
+                raise CheckpointError(
+                    f"the tokenizer does not mark {token.content!r} as special, so any document or question could write it; set its"
+                    ' "special": true in tokenizer.json and tokenizer_config.json'
+                )
 
     @property
     def end(self) -> int | None:
@@ -59,36 +80,49 @@ class Conversation:
 
     def tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The conversation in the model's chat format, or plain lines where it has none; ready for the assistant's turn."""
-        tokens = self._encode(self._rendered(messages))
+        tokens = list(self.prompt(messages).tokens)
         return tokens[1:] if tokens and tokens[0] == self._bos else tokens
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
-        """The conversation with the places of the users' words: what blocks are compared with."""
-        marks = [(number, message) for number, message in enumerate(messages) if message["role"] == "user"]
+        """The conversation with the places of the users' words: what blocks are compared with.
+
+        What people write is encoded without control tokens; those stand only where the model's own template has them.
+
+        Raises ValueError for a role that is none.
+        """
+        for message in messages:
+            if message["role"] not in ROLES:
+                raise ValueError(f"there is no role {message['role'][:40]!r}: {', '.join(ROLES)}")
+        users = [number for number, message in enumerate(messages) if message["role"] == "user"]
         tokens: list[int] = []
         spans = []
-        rest = self._rendered(messages)
-        for place, (_, message) in enumerate(marks):
-            words = message["content"].strip()
-            before, found, after = rest.partition(words)
-            if not found or not words:
+        for piece in self._pieces(messages):
+            if isinstance(piece, str):
+                tokens += self._encode(piece)
                 continue
-            tokens += self._encode(before)
-            own = self.encode(words)  # nobody writes control tokens by asking
-            spans.append((len(tokens), len(tokens) + len(own), EARLIER_TURN ** (len(marks) - 1 - place)))
+            own = self.encode(messages[piece]["content"].strip())
+            if own and messages[piece]["role"] == "user":
+                spans.append((len(tokens), len(tokens) + len(own), EARLIER_TURN ** (len(users) - 1 - users.index(piece))))
             tokens += own
-            rest = after
-        return Prompt(tokens=tuple(tokens + self._encode(rest)), spans=tuple(spans))
+        return Prompt(tokens=tuple(tokens), spans=tuple(spans))
 
     def plain(self, text: str) -> Prompt:
         """A text as it stands, to be continued: blocks are compared with all of it."""
         tokens = self.encode(text)
         return Prompt(tokens=tuple(tokens), spans=((0, len(tokens), 1.0),))
 
-    def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def _pieces(self, messages: Sequence[Mapping[str, str]]) -> Iterator[str | int]:
+        """The template's own text, and between it the numbers of the messages whose contents stand there."""
+        marked = [{**message, "content": f"{_OPEN}{number}{_CLOSE}"} for number, message in enumerate(messages)]
         if self.tokenizer.chat_template:
-            return str(self.tokenizer.apply_chat_template([dict(each) for each in messages], tokenize=False, add_generation_prompt=True))
-        return "\n".join(message["content"] for message in messages)
+            text = str(self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True))
+        else:
+            text = "\n".join(message["content"] for message in marked)
+        for number, piece in enumerate(_MARK.split(text)):
+            if number % 2:
+                yield int(piece)
+            elif piece:
+                yield piece
 
     def _encode(self, text: str) -> list[int]:
         with self._asking:

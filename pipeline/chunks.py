@@ -3,19 +3,20 @@
     [title | source | 30 Dec 2025\n][first sentences of the text]
     [title | source | 30 Dec 2025\n][the next ones]
 
-Every chunk carries the header line: it says what the rest is about, to whoever looks for it. Cuts fall between sentences where they can,
-so that a fact is not torn in two, and evenly, so that no tail is tiny. REPLAY-EXACT: the chunks depend on the document, the tokenizer and
-the configuration alone.
+Every chunk carries the header line: it says what the rest is about, to whoever looks for it. Source and date stand at their places in it
+whatever the title says: a title has no separator of its own, and if the line is too long the title is cut, not what comes after it.
+Cuts fall between sentences where they can, so that a fact is not torn in two, and evenly, so that no tail is tiny. REPLAY-EXACT: the
+chunks depend on the document, the tokenizer and the configuration alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,9 @@ from pipeline.records import Chunk, Document
 
 HEADER_SHARE: Final = 3
 """A header line takes a third of a chunk at most."""
+
+SOURCE_SHARE: Final = 4
+"""Where a header line is too long, its source keeps a quarter of it."""
 
 _SENTENCES: Final = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[\u3002\uff01\uff1f\n])")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -83,7 +87,7 @@ def chunk_document(
         One chunk or more of at most `chunk_tokens` tokens.
     """
     size = min(config.chunk_tokens or update_tokens, update_tokens)
-    header = cut_header(encode(header_line(document, config)), size // HEADER_SHARE)
+    header = header_tokens(header_parts(document, config.header), encode, size // HEADER_SHARE)
     room = size - len(header)
     parts = cut(sentences(document.text, encode), room)
     kept = parts[: min(config.max_blocks, most_updates)]
@@ -139,12 +143,34 @@ def _even(piece: list[int], room: int) -> list[list[int]]:
     return [piece[first:end] for first, end in pairwise(bounds)]
 
 
-def header_line(document: Document, config: ChunkConfig) -> str:
+class Headed(Protocol):
+    """What a header line is made of."""
+
+    @property
+    def title(self) -> str | None: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def event_time_ms(self) -> int | None: ...
+
+
+def header_line(document: Headed, config: ChunkConfig) -> str:
     """`title | source | 30 Dec 2025` and a line feed, with what is there; empty where nothing is."""
-    values = {"title": document.title, "source": document.source, "date": _date(document.event_time_ms)}
-    # A line feed inside would make the rest of a title look like text.
-    parts = [" ".join(value.split()) for name in config.header if (value := values[name])]
-    return " | ".join(parts) + "\n" if parts else ""
+    return "".join(text for _, text in header_parts(document, config.header))
+
+
+def header_parts(document: Headed, order: Sequence[str] = ("title", "source", "date")) -> list[tuple[str, str]]:
+    """The line's parts by name, separators and line feed included."""
+    date = None if document.event_time_ms is None else _date(document.event_time_ms)
+    values = {"title": _plain(document.title), "source": _plain(document.source), "date": date}
+    there = [(name, value) for name in order if (value := values[name])]
+    ends = [*[""] * (len(there) - 1), "\n"]
+    return [(name, (" | " if number else "") + value + ends[number]) for number, (name, value) in enumerate(there)]
+
+
+def _plain(value: str | None) -> str:
+    """One line without separators: neither may make a part of it look like the next part, or like text."""
+    return " ".join((value or "").replace("|", "/").split())
 
 
 def _date(event_time_ms: int) -> str:
@@ -152,9 +178,21 @@ def _date(event_time_ms: int) -> str:
     return f"{date.day} {_MONTHS[date.month - 1]} {date.year}"
 
 
-def cut_header(line: list[int], max_tokens: int) -> list[int]:
-    """The line's first tokens, and its last one, which ends it."""
-    return line if len(line) <= max_tokens else [*line[: max_tokens - 1], line[-1]][:max_tokens]
+def header_tokens(parts: Sequence[tuple[str, str]], encode: Callable[[str], list[int]], most: int) -> list[int]:
+    """The tokens of a header line, at most so many: a long source gives way first, then the title; the line always ends as a line.
+
+    >>> header_tokens([("title", "abcdefgh"), ("date", "|12\\n")], lambda text: list(text.encode()), 7) == list(b"abc|12\\n")
+    True
+    """
+    tokens = {name: encode(text) for name, text in parts}
+    for name, least in (("source", most // SOURCE_SHARE), ("title", 0), ("source", 0), ("date", 0)):
+        over = sum(map(len, tokens.values())) - most
+        if over > 0 and len(tokens.get(name, ())) > least:
+            is_last = name == parts[-1][0]
+            kept = max(len(tokens[name]) - over, least, 1 if is_last else 0)
+            # The last part's last token is the line's end.
+            tokens[name] = [*tokens[name][: kept - 1], tokens[name][-1]] if is_last else tokens[name][:kept]
+    return [token for name, _ in parts for token in tokens[name]][:most]
 
 
 def _filled(header: list[int], part: list[int], min_tokens: int, max_tokens: int) -> list[int]:

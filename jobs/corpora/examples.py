@@ -39,6 +39,10 @@ class Example:
     subject: str | None = None
 
     @property
+    def event_time_ms(self) -> int | None:
+        return self.date_ms
+
+    @property
     def header(self) -> str:
         return header_line(self.title, self.source, self.date_ms)
 

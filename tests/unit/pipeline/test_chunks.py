@@ -41,10 +41,10 @@ POOL = 16
 
 
 def chunked(
-    text: str, config: ChunkConfig | None = None, update_tokens: int = 64, most_updates: int = 1000, min_tokens: int = POOL
+    text: str | Document, config: ChunkConfig | None = None, update_tokens: int = 64, most_updates: int = 1000, min_tokens: int = POOL
 ) -> Chunked:
     return chunk_document(
-        document(text),
+        text if isinstance(text, Document) else document(text),
         encode_characters,
         config or ChunkConfig(),
         update_tokens=update_tokens,
@@ -58,10 +58,24 @@ def texts(result: Chunked) -> list[str]:
 
 
 def test_a_short_document_is_one_chunk_under_its_header() -> None:
-    result = chunked("A new president.")
-    assert texts(result) == ["Elections | AFP | 30\nA new president."]
+    result = chunked("A new president.", update_tokens=120)
+    assert texts(result) == ["Elections | AFP | 30 Dec 2025\nA new president."]
     assert (result.chunks[0].number, result.chunks[0].count, result.chunks[0].document_id) == (0, 1, "a")
     assert (result.tokens_total, result.tokens_left_out) == (16, 0)
+
+
+@pytest.mark.parametrize("title", ["Peace | Reuters | 1 Jan 2030", "x" * 500, "a|b||c|" * 40, "\n|\n"])
+def test_no_title_takes_the_place_of_source_and_date(title: str) -> None:
+    """Whatever it says and however long it is, what the model reads behind it is the record's own."""
+    for line in texts(chunked(document("A new president.", title=title), update_tokens=120)):
+        header = line.partition("\n")[0]
+        assert header.endswith(" | AFP | 30 Dec 2025") and header.count("|") == 2
+
+
+def test_a_source_makes_no_date_and_leaves_room_for_the_title() -> None:
+    forged = document("A new president.", source="AFP | 1 Jan 2030 " + "y" * 300)
+    (line,) = texts(chunked(forged, update_tokens=150))
+    assert line.startswith("Elections | AFP / 1 J") and line.partition("\n")[0].endswith(" | 30 Dec 2025")
 
 
 def test_every_chunk_carries_the_header_and_the_cut_is_even() -> None:

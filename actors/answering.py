@@ -40,6 +40,9 @@ from pipeline.records import Outcome, Partition
 
 Emit = Callable[[Told | Exception], None]
 
+MOST_CHARS_A_TOKEN = 32
+"""No tokenizer's words are longer on average, white space and rows of dashes apart."""
+
 
 class Answering:
     """The asking side of a replica; its methods may be called from any thread.
@@ -118,6 +121,9 @@ class Answering:
                 f"{question.answers} answers were asked for; 1 to {answers.most_running} are given at once (answers.most_running)"
             )
         engine = self._engine
+        chars = len(question.text or "") + sum(len(message["content"]) for message in question.messages)
+        if chars > answers.max_prompt_tokens * MOST_CHARS_A_TOKEN:  # before it is cut into tokens, which takes time
+            raise ValueError(f"the prompt has {chars} characters, more than {answers.max_prompt_tokens} tokens (answers.max_prompt_tokens)")
         prompt = engine.compose(question.messages) if question.text is None else engine.plain(question.text)
         tokens, limit = len(prompt.tokens), answers.max_prompt_tokens
         if not 0 < tokens <= limit:

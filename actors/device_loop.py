@@ -13,6 +13,7 @@ leaves, the other takes. Calls run between turns. Nothing waits for a lock on th
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from typing import Any, Generic, TypeVar
 from actors.errors import Busy, Ended, Overdue
 from actors.turns import Shares, Turn, fitting, next_turn
 from model.conversation import Prompt
-from model.engine import Asked, Asking, Completion, Engine, Logprob
+from model.engine import Asked, Asking, Completion, Engine, Logprob, is_poisoned
 from model.reading.answering import Running
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,11 @@ class _Work(Generic[T]):
     future: Future[T]
 
 
+def _end_process() -> None:
+    """At once: nothing of this process can be trusted, and what is not saved is learned again."""
+    os._exit(os.EX_SOFTWARE)
+
+
 class DeviceLoop:
     """The loop of one replica.
 
@@ -110,6 +116,7 @@ class DeviceLoop:
         share: of the device's time that answers get while there is something to learn, above 0 and below 1.
         most_running, most_waiting: questions at once, and behind them.
         prefill_tokens: read side by side in one turn.
+        on_poisoned: what happens when the device can do nothing more in this process; by default the process ends, to be started again.
     """
 
     def __init__(
@@ -121,8 +128,9 @@ class DeviceLoop:
         most_running: int = 32,
         most_waiting: int = 256,
         prefill_tokens: int = 512,
+        on_poisoned: Callable[[], Any] = _end_process,
     ) -> None:
-        self._engine, self._known = engine, known
+        self._engine, self._known, self._on_poisoned = engine, known, on_poisoned
         self.shares = Shares(answering=share)
         self._most_running, self._most_waiting, self._prefill_tokens = most_running, most_waiting, prefill_tokens
         self._changed = threading.Condition()
@@ -302,6 +310,7 @@ class DeviceLoop:
             self._begin(chosen)
         except Exception as error:  # the failure boundary of an admission: these questions fail, the replica does not
             log.exception("questions could not be begun")
+            self._look_at(error)
             if len(chosen) == 1:
                 chosen[0].emit(Failed(error=error))
                 return
@@ -344,6 +353,7 @@ class DeviceLoop:
             for request in list(self._active):
                 self._let_go(request)
                 request.emit(Failed(error=error))
+            self._look_at(error)
             return
         for request in list(self._active):
             self._report(request)
@@ -372,8 +382,14 @@ class DeviceLoop:
             self._work.popleft()
             work.future.set_result(done.value)
         except Exception as error:  # whoever brought the work decides what that means
+            self._look_at(error)
             self._work.popleft()
             work.future.set_exception(error)
+
+    def _look_at(self, error: Exception) -> None:
+        if is_poisoned(error):
+            log.critical("the device is of no more use to this process: %s", error)
+            self._on_poisoned()
 
     def _end(self) -> None:
         """Nobody is left waiting."""

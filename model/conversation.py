@@ -18,6 +18,7 @@ ROLES = ("system", "user", "assistant")
 _OPEN, _CLOSE = "\ue000", "\ue001"
 """Around a message's number, in place of its content, while the template is filled in: the content is not there to contain them."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 EARLIER_TURN = 0.3
@@ -71,6 +72,7 @@ class Conversation:
 
     def encode(self, text: str) -> list[int]:
         """A feed's text: no special tokens, neither added nor read from it."""
+        text = _SURROGATE.sub("\ufffd", text)  # half a character, which no UTF-8 can hold
         with self._feeding:
             tokens: list[int] = self._feed_tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return tokens

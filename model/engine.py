@@ -222,3 +222,10 @@ def prepared(engine: Engine, chunks: Sequence[Sequence[int]]) -> Any:
             next(turns)
         except StopIteration as done:
             return done.value
+
+
+def is_poisoned(error: BaseException) -> bool:
+    """Whether a device error leaves its process useless, as an assert on a GPU does: every later call fails. Memory used up does not."""
+    import torch  # whoever only asks needs none
+
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)

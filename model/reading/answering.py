@@ -23,6 +23,9 @@ from transformers.generation.logits_process import (
 
 from model.engine import Asking, Completion, Logprob, Read
 
+GREEDY_BELOW = 1e-3
+"""Logits divided by less overflow, and what is left to draw from is the best token anyway."""
+
 UNFINISHED = "\ufffd"
 """What a tokenizer shows of a character of which bytes are missing still."""
 
@@ -65,7 +68,7 @@ class Running:
         self._shown, self._from, self._decoded = 0, 0, 0
         self._processors = _processors(asking)
         self._generator: torch.Generator | None = None
-        if asking.temperature > 0:
+        if asking.temperature > GREEDY_BELOW:
             self._generator = torch.Generator(device=device or torch.device("cpu"))
             if asking.seed is None:
                 self._generator.seed()
@@ -154,7 +157,7 @@ def _processors(asking: Asking) -> LogitsProcessorList:
     processors = LogitsProcessorList()
     if asking.repetition_penalty != 1:
         processors.append(RepetitionPenaltyLogitsProcessor(asking.repetition_penalty))
-    if asking.temperature > 0:
+    if asking.temperature > GREEDY_BELOW:
         if asking.temperature != 1:
             processors.append(TemperatureLogitsWarper(asking.temperature))
         if asking.top_k > 0:

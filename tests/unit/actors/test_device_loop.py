@@ -6,8 +6,10 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
+import torch
 
 from actors.device_loop import Answered, Begun, DeviceLoop, Event, Failed, Piece, Request
 from actors.errors import Busy, Ended, Overdue
@@ -69,7 +71,7 @@ def test_prompts_that_are_read_side_by_side_are_bounded() -> None:
 class Stage:
     """A loop over a tiny model, and the events of what was asked."""
 
-    def __init__(self, engine: Engine, **bounds: int) -> None:
+    def __init__(self, engine: Engine, **bounds: Any) -> None:
         self.engine = engine
         self.loop = DeviceLoop(engine, lambda: "now", **bounds)
 
@@ -203,3 +205,38 @@ def test_whoever_waits_when_it_ends_is_told(stage: Stage) -> None:
         stage.ask("Late?")
     with pytest.raises(Ended):
         stage.loop.learn(learning(stage, 1)).result(timeout=5)
+
+
+class Poisoned:
+    """An engine whose device has failed for good at the first pass; everything else as the tiny model's."""
+
+    def __init__(self, engine: Engine, error: Exception) -> None:
+        self._engine, self._error = engine, error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def decode(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), 1),
+        (torch.OutOfMemoryError("CUDA out of memory"), 0),
+        (ValueError("something else"), 0),
+    ],
+)
+def test_a_device_that_is_of_no_more_use_ends_the_process_after_its_questions_are_told(
+    checkpoint: Path, error: Exception, ends: int
+) -> None:
+    ended: list[bool] = []
+    engine: Any = Poisoned(load_engine(checkpoint, "cpu", "float32", EngineOptions(blocks=64)), error)
+    broken = Stage(engine, on_poisoned=lambda: ended.append(True))
+    broken.loop.start()
+    _, events = broken.ask("Who?")
+    told = end_of(events)
+    broken.loop.close()
+    assert isinstance(told, Failed) and told.error is error
+    assert len(ended) == ends

@@ -15,7 +15,7 @@ from actors.config import StreamConfig
 from actors.messages import Learnable
 from model.engine import Engine
 from model.errors import ModelError, UpdateFailed
-from pipeline.admission import Verdict, admit, doomed
+from pipeline.admission import Verdict, admit, crowds_out, doomed
 from pipeline.chunks import Chunked, chunk_document
 from pipeline.decode import dead_letter
 from pipeline.fetched import Gap, Joined
@@ -103,6 +103,9 @@ class Learner:
         )
         if not chunked.chunks:
             self._refuse(document, Reason.EMPTY_TEXT, "the text has no tokens")
+            return
+        if crowds_out(verdict, len(chunked.chunks), self._state.ledger, self._config.admission, self._engine.capacity):
+            self._state = self._state.passed(document.partition, document.record.end, Outcome.FILTERED, document.event_time_ms)
             return
         try:
             prepared = yield from self._prepared(chunked.chunks)

@@ -68,10 +68,17 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(f"{path} is not YAML: {_fault(error)}") from None
     if not isinstance(tree, dict | None):
         raise ConfigurationError(f"{path} must hold keys with values, as infra/config/example.yaml does; it holds a {type(tree).__name__}")
     return tree or {}
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself: there may be a secret in it."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return place + " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read").split())
 
 
 def _put(tree: dict[str, Any], override: str) -> None:
@@ -90,7 +97,7 @@ def _value(key: str, text: str) -> Any:
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"--set {key}: {text!r} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(f"--set {key}: its value is not YAML: {_fault(error)}") from None
     field = _field(tuple(key.split(".")))
     listed = field is not None and str(field.annotation).startswith("tuple[")
     return [value] if listed and isinstance(value, str | int) else value

@@ -69,6 +69,10 @@ class BlockEngine:
         return self.memory.block
 
     @property
+    def capacity(self) -> int:
+        return self.memory.capacity
+
+    @property
     def most_updates(self) -> int:
         return self.memory.capacity
 

@@ -114,6 +114,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def capacity(self) -> int:
+        """Updates that the memory holds."""
+        ...
+
+    @property
     def most_updates(self) -> int:
         """That one document may take, so that it does not push everything else out."""
         ...

@@ -46,8 +46,12 @@ class PoolEngine:
         return self.pool.block
 
     @property
+    def capacity(self) -> int:
+        return self.pool.capacity // self.pool.block
+
+    @property
     def most_updates(self) -> int:
-        return max(1, self.pool.capacity // self.pool.block // POOL_SHARE)
+        return max(1, self.capacity // POOL_SHARE)
 
     @property
     def update_number(self) -> int:

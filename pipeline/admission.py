@@ -15,11 +15,12 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.ledger import Ledger, LedgerRow
+from pipeline.names import same_name
 from pipeline.records import Document, Outcome, Tombstone
 
 
 class AdmissionConfig(BaseModel):
-    """Which documents are learned. Sources are compared without regard to case."""
+    """Which documents are learned. Sources are compared without regard to case, width and invisible characters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,11 +33,18 @@ class AdmissionConfig(BaseModel):
     allow_sources: tuple[str, ...] = Field(default=(), description="Only these sources are learned. Empty: all are, named or not.")
     deny_sources: tuple[str, ...] = Field(default=(), description="These sources are filtered.")
 
+    max_source_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the memory that one source's documents may fill; more of it is filtered. null: all of it.",
+    )
+
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
         if self.max_chars is not None and self.max_chars < self.min_chars:
             raise ValueError(f"max_chars {self.max_chars} is below min_chars {self.min_chars}: nothing could pass")
-        both = {name.casefold() for name in self.allow_sources} & {name.casefold() for name in self.deny_sources}
+        both = set(map(same_name, self.allow_sources)) & set(map(same_name, self.deny_sources))
         if both:
             raise ValueError(f"both allowed and denied: {', '.join(sorted(both))}")
         return self
@@ -79,6 +87,18 @@ def admit(document: Document, ledger: Ledger, config: AdmissionConfig) -> Verdic
     return Verdict(outcome=Outcome.APPLIED, reason="correction", document=document, replaces=known)
 
 
+def crowds_out(verdict: Verdict, updates: int, ledger: Ledger, config: AdmissionConfig, blocks: int) -> bool:
+    """Whether learning a document by so many updates would give its source more than its share of a memory of `blocks`.
+
+    Computed from what is remembered, so a replay comes to the same.
+    """
+    if config.max_source_share is None or verdict.document is None:
+        return False
+    own = same_name(verdict.document.source)
+    freed = len(verdict.replaces.updates) if verdict.replaces is not None and same_name(verdict.replaces.source) == own else 0
+    return ledger.updates_of(own) - freed + updates > config.max_source_share * blocks
+
+
 def doomed(tombstone: Tombstone, ledger: Ledger) -> tuple[LedgerRow, ...]:
     """The remembered documents that a tombstone takes out: the one whose id its key is, else those published under that key."""
     name, key = tombstone.key_text, tombstone.record.key
@@ -101,8 +121,8 @@ def _length_fault(chars: int, config: AdmissionConfig) -> str | None:
 
 
 def _source_fault(source: str | None, config: AdmissionConfig) -> str | None:
-    name = (source or "").casefold()
-    if name in {each.casefold() for each in config.deny_sources}:
+    name = same_name(source)
+    if name in set(map(same_name, config.deny_sources)):
         return "source_denied"
-    allowed = {each.casefold() for each in config.allow_sources}
+    allowed = set(map(same_name, config.allow_sources))
     return "source_not_allowed" if allowed and name not in allowed else None

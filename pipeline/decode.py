@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.envelopes import Envelope, Framing, Removed, Unwrappable, advice, advice_on_bytes, seen, unframed, unwrapped
 from pipeline.event_time import LATEST_MS, checked_ms, parse_ms
 from pipeline.markup import TooMuchMarkup, plain_text
+from pipeline.names import seen_alike
 from pipeline.records import DeadLetter, Disposition, Document, Reason, Record, Tombstone
 
 DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
@@ -84,6 +85,9 @@ class DecodeConfig(BaseModel):
         default="none",
         description="What documents are wrapped into: connect (schema, payload), debezium (op, before, after), cloudevents.",
     )
+    sources: Mapping[str, str] = Field(
+        default={}, description="Source by topic, whatever records say of it: a producer is who may write there, not who it says it is."
+    )
     html: Literal["keep", "strip"] = Field(
         default="keep", description="strip: markup in text and title is taken out and entities are resolved; keep: they stay as they are."
     )
@@ -145,15 +149,15 @@ def _document(record: Record, config: DecodeConfig, item: dict[str, Any], fields
         event_time_ms=_event_time_ms(record, item, fields.time, round(config.max_event_time_ahead_s * 1000)),
         content_sha256=content_sha256(title, text),
         title=title,
-        source=_label(item, fields.source),
+        source=config.sources.get(record.partition.topic) or _label(item, fields.source),
         link=_link(item, fields.link),
         has_feed_id=bool(feed_id),
     )
 
 
 def content_sha256(title: str | None, text: str) -> str:
-    """What tells stories apart: the digest of title and text. A title has no line feed in it, so the two cannot run into each other."""
-    return hashlib.sha256(f"{title or ''}\n{text}".encode()).hexdigest()
+    """What tells stories apart: the digest of title and text as readers see them, a line each, so that they cannot run into each other."""
+    return hashlib.sha256(f"{seen_alike(title or '')}\n{seen_alike(text)}".encode()).hexdigest()
 
 
 def _sized(value: bytes, max_bytes: int) -> bytes:

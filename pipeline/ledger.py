@@ -10,6 +10,7 @@ from one while the stream goes on with the next, with 100,000 rows as with ten.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias
@@ -17,6 +18,7 @@ from typing import Any, Self, TypeAlias
 import pyarrow as pa
 from immutables import Map
 
+from pipeline.names import same_name
 from pipeline.records import Document, Partition
 
 LEDGER_SCHEMA = pa.schema(
@@ -105,6 +107,7 @@ class Ledger:
     _contents: Map[str, frozenset[str]] = field(default_factory=Map)
     _keys: Map[RecordKey, frozenset[str]] = field(default_factory=Map)
     _owners: Map[int, str] = field(default_factory=Map)
+    _sources: Map[str, int] = field(default_factory=Map)
 
     def __contains__(self, content_sha256: object) -> bool:
         return content_sha256 in self._contents
@@ -130,6 +133,10 @@ class Ledger:
         found = self._keys.get((topic, key), frozenset())
         return tuple(sorted((self._rows[name] for name in found), key=lambda row: row.updates[0]))
 
+    def updates_of(self, source: str | None) -> int:
+        """How many updates a source's documents have in memory; sources are compared as `same_name` has them."""
+        return self._sources.get(same_name(source), 0)
+
     def owner(self, update: int) -> LedgerRow | None:
         """The document that an update belongs to."""
         name = self._owners.get(update)
@@ -147,6 +154,7 @@ class Ledger:
             _added(cleared._contents, row.content_sha256, row.document_id),
             keys,
             owners.finish(),
+            _counted(cleared._sources, row.source, len(row.updates)),
         )
 
     def without(self, document_ids: Collection[str]) -> Ledger:
@@ -160,7 +168,9 @@ class Ledger:
             for update in row.updates:
                 del owners[update]
             keys = ledger._keys if row.record_key is None else _removed(ledger._keys, row.record_key, name)
-            ledger = Ledger(ledger._rows.delete(name), _removed(ledger._contents, row.content_sha256, name), keys, owners.finish())
+            contents = _removed(ledger._contents, row.content_sha256, name)
+            sources = _counted(ledger._sources, row.source, -len(row.updates))
+            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources)
         return ledger
 
     def forgetting(self, updates: Collection[int]) -> Ledger:
@@ -175,7 +185,8 @@ class Ledger:
                 ledger = ledger.without((row.document_id,))
                 continue
             rows = ledger._rows.set(row.document_id, replace(row, updates=left))
-            ledger = Ledger(rows, ledger._contents, ledger._keys, ledger._owners.delete(update))
+            sources = _counted(ledger._sources, row.source, -1)
+            ledger = Ledger(rows, ledger._contents, ledger._keys, ledger._owners.delete(update), sources)
         return ledger
 
     def to_table(self) -> pa.Table:
@@ -195,15 +206,23 @@ class Ledger:
     def of(cls, rows: Iterator[LedgerRow]) -> Self:
         """A ledger of many rows at once. Raises ValueError where two have the same id or share an update."""
         by_id, contents, keys, owners = Map[str, LedgerRow]().mutate(), dict[str, set[str]](), dict[RecordKey, set[str]](), dict[int, str]()
+        sources: Counter[str] = Counter()
         for row in rows:
             if row.document_id in by_id or any(update in owners for update in row.updates) or not row.updates:
                 raise ValueError(f"not a ledger: {row.document_id!r} or one of its updates {row.updates} stands in it twice")
             by_id[row.document_id] = row
             contents.setdefault(row.content_sha256, set()).add(row.document_id)
             owners |= dict.fromkeys(row.updates, row.document_id)
+            sources[same_name(row.source)] += len(row.updates)
             if row.record_key is not None:
                 keys.setdefault(row.record_key, set()).add(row.document_id)
-        return cls(by_id.finish(), _frozen(contents), _frozen(keys), Map(owners))
+        return cls(by_id.finish(), _frozen(contents), _frozen(keys), Map(owners), Map(sources))
+
+
+def _counted(index: Map[str, int], source: str | None, more: int) -> Map[str, int]:
+    name = same_name(source)
+    count = index.get(name, 0) + more
+    return index.set(name, count) if count else index.delete(name)
 
 
 def _frozen(found: Mapping[Any, set[str]]) -> Map[Any, frozenset[str]]:

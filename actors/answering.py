@@ -207,7 +207,7 @@ class Answering:
             version=version_of(state),
             update_number=state.update_number,
             position=format_positions(state.positions),
-            watermark_ms=state.watermark_ms,
+            watermark_ms=seen_watermark_ms(state),
             applied=state.counts.get(Outcome.APPLIED, 0),
             **freshness(complete_s),
             grounded=any(grounded) if grounded else None,
@@ -256,6 +256,14 @@ class _Telling:
         told = self._asking.told(event, (self._started_s, self._known), self._moment)
         if told is not None:
             self._emit(told)
+
+
+def seen_watermark_ms(state: StreamState) -> int | None:
+    """The latest event time learned, and never one that is still to come: a feed that dates its news ahead is no fresher for it.
+
+    By this machine's clock, as staleness is, and for show alone: what is remembered hangs on no clock.
+    """
+    return None if state.watermark_ms is None else min(state.watermark_ms, round(time.time() * 1000))
 
 
 def version_of(state: StreamState) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from actors.answering import Answering, Emit, freshness, version_of
+from actors.answering import Answering, Emit, freshness, seen_watermark_ms, version_of
 from actors.config import StreamConfig
 from actors.device_loop import DeviceLoop, Request
 from actors.engines import device_of, engine_options
@@ -341,7 +341,7 @@ class Replica:
             position=format_positions(state.positions),
             highwater=self._highwaters,
             counts={outcome.value: count for outcome, count in state.counts.items()},
-            watermark_ms=state.watermark_ms,
+            watermark_ms=seen_watermark_ms(state),
             caught_up=self._caught_up,
             **freshness(complete_s),
             remembered_documents=len(state.ledger),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,6 +33,9 @@ from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWrit
 
 BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
 """Where the first part of a path is a bucket, which memstream does not create."""
+
+CREATE_TRIES, CREATE_PAUSE_S = 6, 0.3
+HTTP_EXISTS, HTTP_CONFLICT = 412, 409
 
 FOLDERS = frozenset({"file", "local"})
 
@@ -61,12 +65,22 @@ class ObjectStore:
         `data` must be unique to its writer: where the same bytes are there already, they are this writer's own, put there by a request
         whose answer was lost and which the store's client then repeated, so that is success.
         """
-        try:
-            with self._reaching("create", name, FileExistsError):
-                self._create(self._at(name), data)
-        except FileExistsError:
-            if self.read(name) != data:
-                raise
+        for left in reversed(range(CREATE_TRIES)):
+            try:
+                with self._reaching("create", name, FileExistsError):
+                    self._create(self._at(name), data)
+                return
+            except (FileExistsError, StoreUnavailable) as error:
+                status = http_status(error)
+                # Two creations at once: S3 refuses one of them with a conflict, and to be asked again is what it wants.
+                if status == HTTP_CONFLICT and left:
+                    time.sleep(CREATE_PAUSE_S)
+                    continue
+                if not isinstance(error, FileExistsError) and status != HTTP_EXISTS:
+                    raise
+                if self.read(name) != data:
+                    raise FileExistsError(errno.EEXIST, "exists", self.url(name)) from error
+                return
 
     def read(self, name: str) -> bytes:
         """The whole of a small object; raises FileNotFoundError."""
@@ -348,6 +362,20 @@ def _store_errors() -> tuple[type[BaseException], ...]:
     ValueError is what they make of an endpoint's address or a bucket's name that cannot be one.
     """
     return (OSError, ValueError, *(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules))
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """The status with which a store's server answered, wherever its client has put it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        response = getattr(error, "response", None)
+        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for status in (told, getattr(error, "code", None), getattr(error, "status", None)):
+            if str(status).isdigit():
+                return int(str(status))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _what_to_do(error: BaseException) -> str:

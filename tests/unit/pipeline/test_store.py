@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigurationError, StoreUnavailable
+from pipeline.snapshots import objects
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.objects import LocalStore, ObjectStore, absolute_root, checked_root, open_store
 
@@ -269,3 +270,46 @@ def test_what_is_written_is_its_owners_alone_whatever_the_umask(tmp_path: Path) 
         "snapshots/blocks": 0o700,
         "snapshots/blocks/1.arrow": 0o600,
     }
+
+
+class Refused(Exception):
+    """As botocore's ClientError: the answer of a server."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {"Code": "Unheard-of"}}
+
+
+class Answering(ObjectStore):
+    """A store in memory whose server answers creations with these statuses first; OSErrors with the client's error behind, as s3fs's."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__(f"memory://{uuid4().hex}")
+        self.statuses = list(statuses)
+
+    def _create(self, path: str, data: bytes) -> None:
+        if self.statuses:
+            raise OSError(errno.EIO, "answered") from Refused(self.statuses.pop(0))
+        super()._create(path, data)
+
+
+def test_a_conflict_of_two_creations_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "CREATE_PAUSE_S", 0.0)
+    store = Answering(409, 409)
+    store.create("epochs/1.json", b"mine")
+    assert store.read("epochs/1.json") == b"mine"
+    with pytest.raises(StoreUnavailable):
+        Answering(*[409] * 20).create("epochs/1.json", b"mine")
+
+
+def test_what_exists_is_told_by_the_status_whatever_the_stores_words() -> None:
+    store = Answering()
+    store.create("epochs/1.json", b"theirs")
+    store.statuses = [412]
+    with pytest.raises(FileExistsError):
+        store.create("epochs/1.json", b"mine")
+    store.statuses = [412]
+    store.create("epochs/1.json", b"theirs")  # its own request, whose answer was lost
+    store.statuses = [500]
+    with pytest.raises(StoreUnavailable):
+        store.create("epochs/1.json", b"mine")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from pipeline.decode import strict_json
 from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
 
@@ -182,7 +183,7 @@ class Manifest(BaseModel):
 
 def _object(data: bytes, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(data)
+        content = strict_json(data.decode())
     except ValueError as error:  # bad JSON and bad UTF-8 both are
         raise SnapshotCorrupt(f"{where}: not JSON: {error}") from error
     if not isinstance(content, dict):

@@ -34,6 +34,9 @@ from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWrit
 BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
 """Where the first part of a path is a bucket, which memstream does not create."""
 
+MOST_SMALL_BYTES = 512 << 20
+"""Of what is read whole: manifests, and the ledger and index of a million documents."""
+
 CREATE_TRIES, CREATE_PAUSE_S = 6, 0.3
 HTTP_EXISTS, HTTP_CONFLICT = 412, 409
 
@@ -83,9 +86,12 @@ class ObjectStore:
                 return
 
     def read(self, name: str) -> bytes:
-        """The whole of a small object; raises FileNotFoundError."""
+        """The whole of a small object; raises FileNotFoundError, and SnapshotCorrupt where it is larger than any of ours."""
         with self._reaching("read", name, FileNotFoundError):
-            return bytes(self._fs.cat_file(self._at(name)))
+            data = bytes(self._fs.cat_file(self._at(name), start=0, end=MOST_SMALL_BYTES + 1))
+        if len(data) > MOST_SMALL_BYTES:
+            raise SnapshotCorrupt(f"{self.url(name)}: more than {MOST_SMALL_BYTES >> 20} MB, which nothing of this kind has")
+        return data
 
     def names(self, folder: str) -> list[str]:
         """What lies directly in `folder`, sorted; nothing if it is not there. Never answered from a cache."""

@@ -22,14 +22,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
+from pipeline.snapshots.arrow import MAGIC_BYTES, corrupt_if_unreadable, messages
 from pipeline.snapshots.checksums import Hash, HashingReader, HashingWriter
 from pipeline.snapshots.manifest import Dtype, PoolShape
 
 FROM_CHECKPOINT = -1
 """The update number of tokens that came with the checkpoint."""
 
-MAGIC_BYTES = 8
-"""`ARROW1` and padding. What follows in an IPC file is an IPC stream, so it can be read, and hashed, from front to back."""
 
 _VALUES: dict[Dtype, tuple[str, pa.DataType]] = {
     "bfloat16": ("<u2", pa.uint16()),
@@ -129,14 +128,19 @@ def read_layers(source: HashingReader, shape: PoolShape) -> Iterator[LayerImage]
     Raises SnapshotCorrupt where the file is not such a pool. That its bits are right is known when `source.drain()` has given its digest.
     """
     source.read(MAGIC_BYTES)
-    try:
-        reader = pa.ipc.open_stream(pa.PythonFile(source, mode="r"))
-        if not reader.schema.equals(pa.schema(_fields(shape))):
-            raise SnapshotCorrupt(f"pool.arrow has columns {reader.schema.remove_metadata()}, the manifest says {shape}")
+    with corrupt_if_unreadable("pool.arrow"):
+        found = messages(pa.PythonFile(source, mode="r"), "pool.arrow")
+        first = next(found, None)
+        if first is None or first.type != "schema":
+            raise SnapshotCorrupt("pool.arrow cannot be read: it begins without a schema")
+        schema = pa.ipc.read_schema(first)
+        if not schema.equals(pa.schema(_fields(shape))):
+            raise SnapshotCorrupt(f"pool.arrow has columns {schema.remove_metadata()}, the manifest says {shape}")
         for number in range(shape.num_layers):
-            yield _read_layer(reader, number, shape)
-    except (pa.ArrowInvalid, OSError, StopIteration) as error:
-        raise SnapshotCorrupt(f"pool.arrow cannot be read: {str(error) or 'it ends too early'}") from error
+            message = next(found, None)
+            if message is None:
+                raise SnapshotCorrupt("pool.arrow cannot be read: it ends too early")
+            yield _read_layer(pa.ipc.read_record_batch(message, schema), number, shape)
 
 
 def _fields(shape: PoolShape) -> Iterator[pa.Field]:
@@ -186,8 +190,7 @@ def _bytes(values: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _read_layer(reader: pa.RecordBatchReader, number: int, shape: PoolShape) -> LayerImage:
-    batch = reader.read_next_batch()
+def _read_layer(batch: pa.RecordBatch, number: int, shape: PoolShape) -> LayerImage:
     batch.validate()
     if batch.num_rows != shape.num_tokens or (_values(batch["layer"], np.dtype("<i4")) != number).any():
         raise SnapshotCorrupt(f"pool.arrow: batch {number} holds {batch.num_rows} rows, want {shape.num_tokens} of layer {number}")

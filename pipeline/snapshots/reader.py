@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError
 from pipeline.ledger import Ledger
 from pipeline.positions import StreamState, parse_positions
+from pipeline.snapshots.arrow import corrupt_if_unreadable, open_file
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
 from pipeline.snapshots.objects import open_store
@@ -166,7 +167,9 @@ class SnapshotReader:
 
     def read_ledger(self, manifest: Manifest) -> Ledger:
         """Raises SnapshotCorrupt."""
-        return Ledger.from_table(self._table(manifest.object("ledger.arrow")))
+        entry = manifest.object("ledger.arrow")
+        with corrupt_if_unreadable(self._objects.url(entry.path)):
+            return Ledger.from_table(self._table(entry))
 
     def _table(self, entry: ObjectEntry) -> pa.Table:
         try:
@@ -174,7 +177,9 @@ class SnapshotReader:
         except FileNotFoundError:
             raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
         self._require(entry, Digest.of(data))
-        return pa.ipc.open_file(pa.py_buffer(data)).read_all()
+        where = self._objects.url(entry.path)
+        with corrupt_if_unreadable(where):
+            return open_file(pa.py_buffer(data), where).read_all()
 
     def read_state(self, manifest: Manifest) -> StreamState:
         """SNAPSHOT-IS-TRUTH: where the stream goes on. The state that `write` was given, with its ledger."""

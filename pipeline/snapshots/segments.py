@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
+from pipeline.snapshots.arrow import corrupt_if_unreadable, open_file
 from pipeline.snapshots.checksums import HashingWriter
 from pipeline.snapshots.manifest import BlockShape
 
@@ -112,15 +113,13 @@ class MappedSegment:
 
     def __init__(self, path: Path, shape: BlockShape) -> None:
         self.path, self._shape = path, shape
-        try:
-            file = pa.ipc.open_file(pa.memory_map(str(path)))
+        with corrupt_if_unreadable(str(path)):
+            file = open_file(pa.memory_map(str(path)), str(path))
             if not file.schema.equals(SEGMENT_SCHEMA):
                 raise SnapshotCorrupt(f"{path} has columns {file.schema.names}: not a segment of blocks")
             batches = [file.get_batch(number) for number in range(file.num_record_batches)]
             for batch in batches:
                 batch.validate()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SnapshotCorrupt(f"{path} cannot be read: {error}") from error
         self._batches = batches
         self._starts = np.concatenate(([0], np.cumsum([batch.num_rows for batch in batches]))).astype(np.int64)
         self.updates: NDArray[np.int64] = _joined([batch["update"].to_numpy() for batch in batches], np.int64)

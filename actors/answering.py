@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,6 +43,36 @@ Emit = Callable[[Told | Exception], None]
 
 MOST_CHARS_A_TOKEN = 32
 """No tokenizer's words are longer on average, white space and rows of dashes apart."""
+
+
+class Asked(Protocol):
+    """What can be asked and told that nobody waits any more: a replica."""
+
+    def ask(self, question: Question, emit: Emit) -> Request: ...
+
+    def cancel(self, request: Request) -> None: ...
+
+
+async def told_by(replica: Asked, question: Question, begun: Callable[[Request], Any] | None = None) -> AsyncGenerator[Told, None]:
+    """The events of an answer, as they come; closed before its end, it is cancelled. `begun` gets the request. Raises what `ask` does."""
+    loop, told = asyncio.get_running_loop(), asyncio.Queue[Told | Exception]()
+
+    def tell(each: Told | Exception) -> None:
+        loop.call_soon_threadsafe(told.put_nowait, each)
+
+    request = await asyncio.to_thread(replica.ask, question, tell)
+    try:
+        if begun is not None:
+            begun(request)
+        while True:
+            each = await told.get()
+            if isinstance(each, Exception):
+                raise each
+            yield each
+            if isinstance(each, Answer):
+                return
+    finally:
+        replica.cancel(request)
 
 
 class Answering:

@@ -139,17 +139,7 @@ class Source:
 
     @classmethod
     def of(cls, row: LedgerRow, score: float) -> Source:
-        return cls(
-            document_id=row.document_id,
-            title=row.title,
-            source=row.source,
-            link=row.link,
-            published_at_ms=row.event_time_ms,
-            topic=row.partition.topic,
-            partition=row.partition.number,
-            offset=row.offset,
-            score=score,
-        )
+        return cls(**_of_row(row), score=score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,18 +265,21 @@ class Remembered:
 
     @classmethod
     def of(cls, row: LedgerRow) -> Remembered:
-        return cls(
-            document_id=row.document_id,
-            title=row.title,
-            source=row.source,
-            link=row.link,
-            published_at_ms=row.event_time_ms,
-            topic=row.partition.topic,
-            partition=row.partition.number,
-            offset=row.offset,
-            blocks=len(row.updates),
-            tokens=row.tokens,
-        )
+        return cls(**_of_row(row), blocks=len(row.updates), tokens=row.tokens)
+
+
+def _of_row(row: LedgerRow) -> dict[str, Any]:
+    """How a document of the ledger is named to whoever asks."""
+    return {
+        "document_id": row.document_id,
+        "title": row.title,
+        "source": row.source,
+        "link": row.link,
+        "published_at_ms": row.event_time_ms,
+        "topic": row.partition.topic,
+        "partition": row.partition.number,
+        "offset": row.offset,
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

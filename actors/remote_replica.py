@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ray
@@ -14,7 +16,7 @@ from ray.exceptions import RayError
 
 from actors.config import StreamConfig
 from actors.handles import NAMESPACE, query_name
-from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
 
 if TYPE_CHECKING:
     from actors.device_loop import Request
@@ -58,24 +60,14 @@ class RemoteReplica:
 
     async def answer(self, token: str, question: Question) -> AsyncIterator[Told]:
         """The events of an answer; `token` names the question to `cancel`."""
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Told | Exception]()
+        from actors.answering import told_by
 
-        def tell(each: Told | Exception) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, each)
-
-        request = await asyncio.to_thread(self._replica.ask, question, tell)
-        self._asked[token] = request
-        try:
-            while True:
-                each = await told.get()
-                if isinstance(each, Exception):
-                    raise each
-                yield each
-                if isinstance(each, Answer):
-                    return
-        finally:
-            del self._asked[token]
-            self._replica.cancel(request)
+        async with contextlib.aclosing(told_by(self._replica, question, partial(self._asked.__setitem__, token))) as events:
+            try:
+                async for each in events:
+                    yield each
+            finally:
+                self._asked.pop(token, None)
 
     async def cancel(self, token: str) -> None:
         """Nobody waits for that answer any more."""

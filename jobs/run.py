@@ -26,7 +26,7 @@ from jobs.command import start
 from jobs.config import as_yaml, load_config
 from jobs.options import AsJson, ConfigFile, Overrides, RayAddress
 from jobs.progress import Progress
-from jobs.running import announced
+from jobs.running import announced, listening
 from pipeline.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False)
@@ -110,7 +110,7 @@ def run_stream(config: StreamConfig, until: Until | None, address: str | None = 
 
             url = start_front(config.http)
             undo.callback(stop_front)
-            progress.say(f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/")
+            progress.say(listening(url))
         undo.enter_context(announced(config.stream, url))
         return watch_and_drain(supervisor, progress, stop_when(stop, until))
 

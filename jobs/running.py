@@ -51,6 +51,11 @@ def announced(stream: str, url: str | None = None) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def listening(url: str) -> str:
+    """What is said of a front that has begun."""
+    return f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/"
+
+
 def find_stream(stream: str | None, address: str | None, *, any_stream: bool = False) -> Supervisor:
     """The running stream of that name, or the only one there is; with `any_stream` one of several.
 

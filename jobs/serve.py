@@ -17,7 +17,7 @@ from jobs.command import start
 from jobs.config import load_config
 from jobs.options import ConfigFile, Overrides, RayAddress
 from jobs.run import StopRequest
-from jobs.running import find_stream
+from jobs.running import find_stream, listening
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True, highlight=False, markup=False)
@@ -43,7 +43,7 @@ def serve(
         stop.listen()
         url = start_front(http)
         undo.callback(stop_front)
-        console.print(f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/")
+        console.print(listening(url))
         while not stop.wanted:
             time.sleep(LOOK_S)
 

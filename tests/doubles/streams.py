@@ -8,8 +8,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from actors.answering import told_by
 from actors.config import StreamConfig
-from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Learnable, Question, ReplicaStatus, Told
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Learnable, Question, ReplicaStatus, Told
 from actors.replica import Replica
 from actors.router import Board, Router
 from pipeline.fetched import Joined
@@ -23,23 +24,8 @@ class LocalClient:
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
 
-    async def ask(self, question: Question) -> AsyncIterator[Told]:
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Told | Exception]()
-
-        def tell(each: Told | Exception) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, each)
-
-        request = await asyncio.to_thread(self.replica.ask, question, tell)
-        try:
-            while True:
-                each = await told.get()
-                if isinstance(each, Exception):
-                    raise each
-                yield each
-                if isinstance(each, Answer):
-                    return
-        finally:
-            self.replica.cancel(request)
+    def ask(self, question: Question) -> AsyncIterator[Told]:
+        return told_by(self.replica, question)
 
     async def documents(self, query: DocumentsQuery) -> DocumentsPage:
         return self.replica.documents(query)

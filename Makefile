@@ -37,6 +37,7 @@ bench: $(READY) ## what an answer costs: by blocks remembered, together, under l
 	$(BIN)/python -m benchmarks.bench_blocks --device $(DEVICE) $(ARGS)
 	$(BIN)/python -m benchmarks.bench_batch --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_load --device $(DEVICE)
+	$(BIN)/python -m benchmarks.bench_http
 	$(BIN)/python -m benchmarks.bench_restore
 
 check: $(READY) ## lint, format, types, layers

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -25,6 +26,7 @@ from model.engine import Asking, Engine
 from model.loading import EngineOptions, load_engine
 
 app = typer.Typer(add_completion=False)
+SAMPLES = 6
 NAMES = ("Lorn", "Tarn", "Wells", "Marsh", "Stone", "Brook", "Frost", "Dunes", "Hale", "Moor", "Reed", "Vale")
 
 
@@ -106,10 +108,12 @@ def measured(engine: Engine, number: int, seconds: float, tokens: int, share: fl
     for each in asking:
         each.start()
     time.sleep(seconds / 4)  # warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent, counts = dict(loop.seconds), (sum(each.answered for each in asking), len(learned))
     started = time.monotonic()
-    time.sleep(seconds)
+    resident = [resident_mb()]
+    for _ in range(SAMPLES):
+        time.sleep(seconds / SAMPLES)
+        resident.append(resident_mb())
     took = time.monotonic() - started
     answers, documents = sum(each.answered for each in asking) - counts[0], len(learned) - counts[1]
     device = {turn: loop.seconds[turn] - spent[turn] for turn in Turn}
@@ -128,8 +132,14 @@ def measured(engine: Engine, number: int, seconds: float, tokens: int, share: fl
         "learning_share": round(device[Turn.LEARN] / max(1e-9, sum(device.values())), 3),
         "refused": sum(each.refused for each in asking),
         "failed": sum(each.failed for each in asking),
-        "rss_growth_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
+        "resident_mb": resident,
     }
+
+
+def resident_mb() -> int:
+    """Memory of this process that is in use now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() >> 20
 
 
 def quantile(values: Sequence[float], share: float) -> float:

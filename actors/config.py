@@ -60,7 +60,12 @@ class MemoryConfig(BaseModel):
     margin: float = Field(
         default=0.8,
         allow_inf_nan=False,
-        description="Nats by which the best block must beat 'none of them' for anything to be read. Higher: fewer answers from memory.",
+        description="Nats by which the best block must beat 'none of them' to be trusted: if it does not tell, 'I don't know' is said.",
+    )
+    doubt: float = Field(
+        default=-2.0,
+        allow_inf_nan=False,
+        description="Nats from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
 
 

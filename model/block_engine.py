@@ -42,12 +42,15 @@ class ReadingConfig:
     Attributes:
         most_blocks: that one answer reads.
         share: a block is read if it is at least so likely as this share of the best one.
-        margin: nats that the best block must be above the null candidate for anything to be read.
+        margin: nats that the best block must be above the null candidate to be trusted: if the reader then finds nothing, it says so.
+        doubt: nats from which blocks are read on trial: if the reader finds nothing, the base model answers, as if nothing had been read.
+            Below, nothing is read.
     """
 
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
+    doubt: float = -2.0
 
 
 class BlockEngine:
@@ -159,7 +162,9 @@ class BlockEngine:
         """Choose what a question reads, and lay it in front of the room for its text."""
         prompt, asking = asked.prompt, asked.asking
         memory: BlockMemory = asked.memory or self.memory
-        read = chosen_blocks(self.score(prompt, trunk_TD, self._most(asking), asking, memory), self.config)
+        scored = self.score(prompt, trunk_TD, self._most(asking), asking, memory)
+        read = chosen_blocks(scored, self.config)
+        on_trial = UNKNOWN if read and scored.scores[0] <= scored.null + self.config.margin else None
         # Room for some of the answer; a long one moves on.
         room = len(prompt.tokens) + min(asking.limit, 64)
         if read:
@@ -168,7 +173,8 @@ class BlockEngine:
             self._model.remember(row, keys, values)
         else:
             row = self._arenas.place(BASE, 0, room)
-        return row, Running(prompt.tokens, asking, self._ends, self.conversation, read, bool(read), self._model.device)
+        running = Running(prompt.tokens, asking, self._ends, self.conversation, read, bool(read), self._model.device, on_trial)
+        return row, running
 
     def _upper_pass(self, rows: Sequence[Row], trunk_BTD: Tensor, counts: Sequence[int]) -> Tensor:
         """From layer S to the end, rows that were just placed: what comes out of the last layer, [B, T, D]."""
@@ -213,9 +219,28 @@ class BlockEngine:
         self._end_finished(running)
 
     def _end_finished(self, running: Sequence[Running]) -> None:
+        failed = [each for each in running if each.failed_trial]
         for each in running:
             if each.finish_reason is not None:
                 self.end(each)
+        for each in failed:
+            self._begin_again(each)
+
+    def _begin_again(self, running: Running) -> None:
+        """What was read on trial did not tell: the base model answers, as if nothing had been read."""
+        running.begin_again()
+        kept = Kept()
+        trunk_BTD = self._trunk([running.prompt], kept)
+        row = self._arenas.place(BASE, 0, len(running.prompt) + min(running.asking.limit, 64))
+        try:
+            kept.lay_into(row, 0, len(running.prompt))
+            hidden_BTD = self._upper_pass([row], trunk_BTD, [len(running.prompt)])
+            take_next([running], self._model.logits(hidden_BTD[:, -1]))
+        except Exception:
+            self._arenas.remove(row)
+            raise
+        self._running[row] = running
+        self._end_finished([running])
 
     def end(self, running: Running) -> None:
         for row in [row for row, each in self._running.items() if each is running]:
@@ -260,7 +285,7 @@ def chosen_blocks(scored: Scored, config: ReadingConfig) -> tuple[Read, ...]:
     >>> [read.update for read in chosen_blocks(scored, ReadingConfig())]
     [7, 3]
     """
-    if not scored.scores or scored.scores[0] <= scored.null + config.margin:
+    if not scored.scores or scored.scores[0] <= scored.null + min(config.margin, config.doubt):
         return ()
     best = scored.scores[0]
     total = sum(math.exp(score - best) for score in scored.scores) + math.exp(scored.null - best)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from model import block_engine
 from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
 from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
 from model.block_llm import BlockLLM
@@ -199,9 +200,10 @@ def test_the_block_with_the_questions_words_is_read_first(engine: BlockEngine) -
 
 def test_the_null_candidate_wins_where_nothing_matches() -> None:
     scored = Scored(updates=(7, 3), scores=(12.0, 11.0), null=12.0)
-    assert chosen_blocks(scored, ReadingConfig()) == ()
-    assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5))] == [7, 3]
-    assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5, share=0.5))] == [7]
+    assert chosen_blocks(scored, ReadingConfig(doubt=0.0)) == ()
+    assert [each.update for each in chosen_blocks(scored, ReadingConfig(doubt=-0.5))] == [7, 3]
+    assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5, doubt=0.0))] == [7, 3]
+    assert [each.update for each in chosen_blocks(scored, ReadingConfig(doubt=-0.5, share=0.5))] == [7]
     assert chosen_blocks(Scored(updates=(), scores=(), null=0.0), ALWAYS) == ()
 
 
@@ -402,7 +404,7 @@ def test_log_probabilities_are_the_models_own(engine: BlockEngine) -> None:
 
 def test_the_processors_are_those_that_generate_would_use(engine: BlockEngine, model: BlockLLM) -> None:
     learn(engine, TEXTS)
-    engine.config = ReadingConfig(margin=1e9)  # the base model itself
+    engine.config = ReadingConfig(margin=1e9, doubt=1e9)  # the base model itself
     prompt = engine.conversation.tokens(ask("Who rules?"))
     settings = GenerationConfig(max_new_tokens=12, do_sample=False, repetition_penalty=1.7, eos_token_id=257, pad_token_id=257)
     theirs: torch.Tensor = model.base.generate(  # type: ignore[misc, assignment]
@@ -434,3 +436,45 @@ def test_nothing_is_left_of_questions_that_could_not_be_begun(engine: BlockEngin
     while running.finish_reason is None:
         engine.decode()
     assert engine.completion(running) == whole and not list(engine._arenas)
+
+
+def test_what_is_read_on_trial_and_does_not_tell_is_answered_by_the_base_model(
+    engine: BlockEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(engine, TEXTS)
+    asking = Asking(limit=6)
+    read = answer(engine, ask("Who rules?"), asking)
+    engine.config = ReadingConfig(margin=1e9, doubt=1e9)
+    plain = answer(engine, ask("Who rules?"), asking)
+    assert read.grounded and not plain.grounded and read.text != plain.text
+
+    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, share=1e-300)
+    assert answer(engine, ask("Who rules?"), asking).text == read.text  # it tells something
+    monkeypatch.setattr(block_engine, "UNKNOWN", read.text.strip())
+    again = answer(engine, ask("Who rules?"), asking)
+    assert (again.text, again.grounded, again.read) == (plain.text, False, ())
+    assert again.completion_tokens == plain.completion_tokens
+
+    engine.config = ALWAYS
+    trusted = answer(engine, ask("Who rules?"), asking)
+    assert (trusted.text, trusted.grounded, trusted.read) == (read.text, False, ())
+
+
+def test_an_answer_on_trial_shows_nothing_that_it_takes_back(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(engine, TEXTS)
+    said = answer(engine, ask("Who rules?"), Asking(limit=6)).text.strip()
+    engine.config = ReadingConfig(margin=1e9, doubt=1e9)
+    plain = answer(engine, ask("Who rules?"), Asking(limit=6)).text
+    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, share=1e-300)
+    monkeypatch.setattr(block_engine, "UNKNOWN", said)
+    prompts = [engine.compose(ask("Who rules?")), engine.compose(ask("Who plays chess in the evening?"))]
+    first, other = engine.begin([Asked(prompt=prompt, asking=Asking(limit=6)) for prompt in prompts])
+    shown = ""
+    while first.finish_reason is None or other.finish_reason is None:
+        if not first.is_held_back:
+            shown += first.new_text()
+        engine.decode()
+    shown += first.new_text()
+    assert shown == plain and not engine._running
+    engine.config = ALWAYS
+    assert other.completion().text == answer(engine, ask("Who plays chess in the evening?"), Asking(limit=6)).text

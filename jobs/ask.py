@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import redirect_stdout
@@ -35,6 +36,7 @@ def ask(
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two questions of --watch.")] = 5.0,
 ) -> None:
     """Ask a running stream a question; the replica that knows most answers, and says what it knew."""
+    question = os.fsencode(question).decode("utf-8", "replace")  # a terminal of another encoding leaves halves of characters
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     only = Filter(sources=tuple(sources or ()), since_ms=_ms(since), until_ms=_ms(until), exclude=tuple(exclude or ()))

@@ -181,7 +181,7 @@ def _require_ray(host: str, port: int) -> None:
             answer = wire.recv(9)
     except TimeoutError as error:
         raise NoReplica(
-            f"what listens at {where} does not answer as a Ray cluster does; check --address (port 6379 unless chosen)"
+            f"what listens at {where} does not answer as Ray does; check --address (port 6379 unless chosen)"
         ) from error
     except (OSError, UnicodeError) as error:
         raise NoReplica(f"no Ray cluster at {where}: {error}; check --address, and that the cluster runs") from error

@@ -180,9 +180,7 @@ def _require_ray(host: str, port: int) -> None:
             wire.settimeout(PROBE_S)
             answer = wire.recv(9)
     except TimeoutError as error:
-        raise NoReplica(
-            f"what listens at {where} does not answer as Ray does; check --address (port 6379 unless chosen)"
-        ) from error
+        raise NoReplica(f"what listens at {where} does not answer as Ray does; check --address (port 6379 unless chosen)") from error
     except (OSError, UnicodeError) as error:
         raise NoReplica(f"no Ray cluster at {where}: {error}; check --address, and that the cluster runs") from error
     if len(answer) < 9 or answer[3] != _SETTINGS_FRAME:

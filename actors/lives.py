@@ -153,6 +153,8 @@ class Lives:
 
     def _waits(self) -> str:
         (cores, gpus), left = self.needs, self.left()
+        if left.get("CPU", 0) >= cores and left.get("GPU", 0) >= gpus:
+            return "is being placed"
         wanted = f"{cores} free core{'s' * (cores > 1)}" + (f" and {gpus:g} GPU" if gpus else "")
         there = f"{left.get('CPU', 0):g} cores" + (f" and {left.get('GPU', 0):g} GPU" if gpus else "")
         return f"waits for {wanted} on one node: {there} are free, other streams or jobs hold the rest"

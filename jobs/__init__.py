@@ -1,13 +1,19 @@
 """What a person or `ray job submit` starts.
 
-`python -m jobs.X` puts the working directory in front of everything, where a user's own folder `model` or `pipeline` would be taken for
-this distribution's; so it goes to the end.
+The working directory often stands in front of everything (`python -m`, PYTHONPATH of a job), and a folder `model` or `pipeline` in it
+would be taken for this distribution's. So whatever holds one of those names without being ours goes to the end of the path.
 """
 
 import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_FIRST = sys.path[0] if sys.path else ""
-if (not _FIRST or Path(_FIRST).resolve() == Path.cwd()) and Path.cwd() != _ROOT:
-    sys.path.append(sys.path.pop(0))
+_NAMES = ("actors", "model", "pipeline")
+
+
+def _hides_ours(entry: str) -> bool:
+    folder = Path(entry or ".").resolve()
+    return folder != _ROOT and any((folder / name).is_dir() or (folder / f"{name}.py").is_file() for name in _NAMES)
+
+
+sys.path.sort(key=_hides_ours)  # stable: the others keep their order

@@ -56,6 +56,8 @@ def test_one_that_was_never_placed_says_what_it_waits_for(cluster: Cluster) -> N
     shown = lives.seen(silent())
     assert (shown.phase, lives.placed) == (Phase.STARTING, False)
     assert shown.problem == "waits for 2 free cores on one node: 1 cores are free, other streams or jobs hold the rest"
+    cluster.cores = {"CPU": 2.0}
+    assert lives.seen(silent()).problem == "is being placed"
     cluster.begin(7)
     assert lives.seen(alive(7, 0)).problem is None and lives.placed
 

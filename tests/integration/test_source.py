@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from kafka import KafkaProducer
 
 from jobs.demo.broker import EmbeddedBroker
-from pipeline.errors import BrokerUnavailable, DataLoss
+from pipeline import kafka_patches
+from pipeline.errors import BrokerUnavailable, DataLoss, StreamError
 from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind
 from pipeline.kafka_client import KafkaConfig, close_producer, new_producer
 from pipeline.positions import caught_up
@@ -129,21 +131,50 @@ class _NotUtf8(str):
         return b"\xff\xfe"
 
 
-def test_nothing_silent_what_cannot_be_read_is_a_gap_and_reading_goes_on(kafka: KafkaConfig) -> None:
+def test_a_header_name_that_is_no_utf8_costs_no_record(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    for value in (b"before", b"odd", b"odd too", b"after"):
+        send(kafka, value, headers=[(_NotUtf8("trace"), b"1")] if value.startswith(b"odd") else [])
+    with KafkaSource(kafka) as source:
+        items = read_until(source, at_end)
+    assert values(items) == [b"before", b"odd", b"odd too", b"after"]
+    assert [item.headers for item in items if isinstance(item, Record)][1] == (("\\xff\\xfe", b"1"),)
+
+
+def send_folded(kafka: KafkaConfig, value: bytes) -> None:
+    """In a compressed batch of its own."""
+    producer = KafkaProducer(bootstrap_servers=list(kafka.bootstrap_servers), compression_type="gzip", acks="all")
+    try:
+        producer.send(kafka.topics[0], value=value, partition=0).get(timeout=10)
+    finally:
+        producer.close()
+
+
+def test_nothing_silent_what_cannot_be_read_is_a_gap_and_reading_goes_on(kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_patches, "MOST_UNFOLDED_BYTES", 10_000)
     ensure_topic(kafka, kafka.topics[0], partitions=2)
     send(kafka, b"before")
-    send(kafka, b"broken", headers=[(_NotUtf8("trace"), b"1")])
-    send(kafka, b"broken too", headers=[(_NotUtf8("trace"), b"1")])
-    send(kafka, b"after")
+    send_folded(kafka, b"x" * 50_000)
+    send_folded(kafka, b"y" * 50_000)
+    send_folded(kafka, b"after")
     send(kafka, b"other", partition=1)
     with KafkaSource(kafka) as source:
         items = read_until(source, at_end)
-    partition = Partition(kafka.topics[0], 0)
-    assert [item for item in items if isinstance(item, Gap)] == [
-        Gap(partition=partition, first=1, end=2, reason=GapReason.UNREADABLE),
-        Gap(partition=partition, first=2, end=3, reason=GapReason.UNREADABLE),
-    ] or [item for item in items if isinstance(item, Gap)] == [Gap(partition=partition, first=1, end=3, reason=GapReason.UNREADABLE)]
+    gaps = [(item.first, item.end, item.reason) for item in items if isinstance(item, Gap)]
+    assert gaps in (
+        [(1, 2, GapReason.UNREADABLE), (2, 3, GapReason.UNREADABLE)],
+        [(1, 3, GapReason.UNREADABLE)],
+    )
     assert sorted(value or b"" for value in values(items)) == [b"after", b"before", b"other"]
+
+
+def test_a_stream_may_stop_at_what_cannot_be_read(kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_patches, "MOST_UNFOLDED_BYTES", 10_000)
+    ensure_topic(kafka, kafka.topics[0])
+    send_folded(kafka, b"x" * 50_000)
+    strict = kafka.model_copy(update={"on_unreadable": "fail"})
+    with KafkaSource(strict) as source, pytest.raises(StreamError, match=r"news-.*/0: the bytes from 0 to 0 are no records"):
+        read_until(source, at_end)
 
 
 def test_a_new_partition_joins_without_a_restart(kafka: KafkaConfig) -> None:

@@ -32,5 +32,7 @@ def engine_options(config: StreamConfig) -> EngineOptions:
         blocks=memory.blocks,
         scratch=None if memory.scratch is None else Path(memory.scratch),
         projected_bytes=memory.projected_bytes,
-        reading=ReadingConfig(most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin, doubt=memory.doubt),
+        reading=ReadingConfig(
+            most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin, doubt=memory.doubt, unsure=memory.unsure
+        ),
     )

@@ -32,6 +32,9 @@ BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
 
 UNKNOWN = "I don't know."
+SURE = 20.0
+"""Nats above the next one: at any temperature in use it is drawn."""
+
 """What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
 
 
@@ -45,12 +48,14 @@ class ReadingConfig:
         margin: nats that the best block must be above the null candidate to be trusted: if the reader then finds nothing, it says so.
         doubt: nats from which blocks are read on trial: if the reader finds nothing, the base model answers, as if nothing had been read.
             Below, nothing is read.
+        unsure: probability of beginning with "I don't know." from which a reader says it: it finds names like enough too easily.
     """
 
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -2.0
+    doubt: float = -1.5
+    unsure: float = 0.1
 
 
 class BlockEngine:
@@ -140,7 +145,9 @@ class BlockEngine:
             hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
             last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
             running = [each for _, each in begun]
-            take_next(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+            take_next(
+                running, self._rather_unknown(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+            )
         except Exception:
             for row, _ in begun:  # nothing is left of questions that could not be begun
                 self._arenas.remove(row)
@@ -148,6 +155,16 @@ class BlockEngine:
         self._running.update(begun)
         self._end_finished(running)
         return running
+
+    def _rather_unknown(self, running: Sequence[Running], logits_BV: Tensor) -> Tensor:
+        """First tokens' logits, with that of "I don't know." on top where a reader thinks of it."""
+        begins = self.conversation.encode(UNKNOWN)[0]
+        chances = logits_BV.float().softmax(-1)[:, begins].tolist()
+        unsure = [number for number, each in enumerate(running) if each.read and chances[number] >= self.config.unsure]
+        if unsure:
+            logits_BV = logits_BV.clone()
+            logits_BV[unsure, begins] = logits_BV[unsure].amax(-1) + SURE
+        return logits_BV
 
     def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
         """Prompts side by side, padded on the right, where a causal model does not look: states before layer S, [B, T, D]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -478,3 +479,15 @@ def test_an_answer_on_trial_shows_nothing_that_it_takes_back(engine: BlockEngine
     assert shown == plain and not engine._running
     engine.config = ALWAYS
     assert other.completion().text == answer(engine, ask("Who plays chess in the evening?"), Asking(limit=6)).text
+
+
+def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_alone(engine: BlockEngine) -> None:
+    learn(engine, TEXTS)
+    begins = engine.conversation.encode(UNKNOWN)[0]
+    before = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
+    assert before != begins
+    engine.config = replace(ALWAYS, unsure=1e-12)
+    assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == begins
+    assert begin(engine, ask("Who rules?"), Asking(limit=3, temperature=1.5, seed=3)).tokens[0] == begins
+    engine.config = ReadingConfig(margin=1e9, doubt=1e9, unsure=1e-12)
+    assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] != begins

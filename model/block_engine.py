@@ -55,7 +55,7 @@ class ReadingConfig:
     share: float = 0.03
     margin: float = 0.8
     doubt: float = -1.5
-    unsure: float = 0.1
+    unsure: float = 0.2
 
 
 class BlockEngine:

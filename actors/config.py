@@ -68,7 +68,7 @@ class MemoryConfig(BaseModel):
         description="Nats from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     unsure: float = Field(
-        default=0.1,
+        default=0.2,
         gt=0,
         le=1,
         description="Chance of beginning with 'I don't know' from which that is said. Lower: fewer answers from memory.",

@@ -54,7 +54,7 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -1.5
+    doubt: float = -1.0
     unsure: float = 0.2
 
 

@@ -76,8 +76,8 @@ def await_ready(url: str, run: subprocess.Popen[bytes], documents: int, patience
 class Asker:
     """Asks again as soon as it is answered."""
 
-    def __init__(self, client: httpx.AsyncClient, number: int, tokens: int, stream: bool) -> None:
-        self._client, self._number, self._tokens, self._stream = client, number, tokens, stream
+    def __init__(self, client: httpx.AsyncClient, number: int, tokens: int, stream: bool, question: str) -> None:
+        self._client, self._number, self._tokens, self._stream, self._question = client, number, tokens, stream, question
         self.first_s: list[float] = []
         self.answered = self.refused = 0
 
@@ -85,7 +85,7 @@ class Asker:
         turn = 0
         while time.monotonic() < until_s:
             turn += 1
-            question = f"Who was elected mayor of {NAMES[(self._number + turn) % 12]}ville?"
+            question = self._question or f"Who was elected mayor of {NAMES[(self._number + turn) % 12]}ville?"
             body: dict[str, Any] = {"model": "news", "messages": [{"role": "user", "content": question}], "max_tokens": self._tokens}
             await self._ask(body | {"stream": self._stream})
 
@@ -105,10 +105,10 @@ class Asker:
         self.answered += 1
 
 
-async def measured(url: str, number: int, seconds: float, tokens: int, stream: bool) -> dict[str, object]:
+async def measured(url: str, number: int, seconds: float, tokens: int, stream: bool, question: str) -> dict[str, object]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
-        askers = [Asker(client, each, tokens, stream) for each in range(number)]
+        askers = [Asker(client, each, tokens, stream, question) for each in range(number)]
         started_s = time.monotonic()
         await asyncio.gather(*(each.run(started_s + seconds) for each in askers))
         took_s = time.monotonic() - started_s
@@ -128,15 +128,16 @@ def bench(
     askers: Annotated[list[int], typer.Option(help="How many ask at once; may be repeated.")] = [1, 32],  # noqa: B006
     seconds: Annotated[float, typer.Option(help="For each number of askers, whole answers and streams apart.")] = 30.0,
     tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 16,
+    question: Annotated[str, typer.Option(help="What is asked; if not given, who was elected mayor: a few tokens.")] = "",
     documents: Annotated[int, typer.Option(help="Documents that are remembered.")] = 100,
     cpus: Annotated[int, typer.Option(help="Cores of the replica.")] = 1,
 ) -> None:
     """One JSON line for each number of askers, whole and streamed."""
     with front(documents, cpus) as url:
-        asyncio.run(measured(url, 2, 5.0, tokens, True))  # warm
+        asyncio.run(measured(url, 2, 5.0, tokens, True, question))  # warm
         for stream in (False, True):
             for number in askers:
-                print(json.dumps(asyncio.run(measured(url, number, seconds, tokens, stream))), flush=True)
+                print(json.dumps(asyncio.run(measured(url, number, seconds, tokens, stream, question))), flush=True)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> None:
     """
     if ray.is_initialized():
         return
+    _quiet_about_tokens()
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where == "local":
         _start(num_cpus)
@@ -62,10 +63,9 @@ def disconnect() -> None:
 
 
 def _start(num_cpus: int | None) -> None:
-    _quiet_about_tokens()
     if os.environ.get(_MODE_VARIABLE, "").lower() == "disabled":
         log.warning("%s=disabled: any process of this machine can run code in this cluster", _MODE_VARIABLE)
-    elif not any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+    elif not _token_is_given():
         own_token()
     ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray does on other systems by default: this node's address is 127.0.0.1
     os.environ[_CLUSTER_VARIABLE] = "0"
@@ -74,7 +74,6 @@ def _start(num_cpus: int | None) -> None:
 
 
 def _join(where: str) -> None:
-    _quiet_about_tokens()
     if where == "auto":
         _offer_token(local=_current_is_ours())
     else:
@@ -229,11 +228,15 @@ def _current_is_ours() -> bool:
         return False
 
 
+def _token_is_given() -> bool:
+    return any(os.environ.get(name) for name in _TOKEN_VARIABLES)
+
+
 def _offer_token(local: bool) -> None:
     """Ray takes the token from where the user says; by itself only this machine's clusters get this user's own."""
-    if os.environ.get(_MODE_VARIABLE) or any(os.environ.get(name) for name in _TOKEN_VARIABLES):
-        if any(os.environ.get(name) for name in _TOKEN_VARIABLES):
-            os.environ.setdefault(_MODE_VARIABLE, "token")
+    if _token_is_given():
+        os.environ.setdefault(_MODE_VARIABLE, "token")
+    if os.environ.get(_MODE_VARIABLE):
         return
     path = Path.home() / ".ray" / "auth_token"
     offered = local and path.is_file() and path.lstat().st_uid == os.geteuid()

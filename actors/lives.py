@@ -30,12 +30,11 @@ _NOT_PLACED = frozenset({"DEPENDENCIES_UNREADY", "PENDING_CREATION"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """One look at an actor: `pid` on `node` is its latest process, `ends` how many there were before."""
+    """One look at an actor: `pid` is its latest process, `ends` how many there were before."""
 
     state: str
     ends: int
     pid: int
-    node: str
 
     @property
     def placed(self) -> bool:
@@ -49,7 +48,7 @@ def life_of(actor: Any) -> Life | None:
         from ray._private import state
 
         found = state.actors(actor._actor_id.hex())
-        return Life(state=found["State"], ends=found["NumRestarts"], pid=found["Pid"], node=found["Address"]["NodeID"])
+        return Life(state=found["State"], ends=found["NumRestarts"], pid=found["Pid"])
     except Exception as error:  # private: whatever another Ray makes of it
         log.debug("Ray does not tell of its actors: %s", error)
         return None

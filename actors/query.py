@@ -33,10 +33,6 @@ class QueryActor:
         """The best replica's answer; raises as `Router.ask`."""
         return await whole(self._router.ask(question))
 
-    async def statuses(self) -> list[ReplicaStatus]:
-        """All replicas as they stand."""
-        return self._router.board.statuses()
-
     async def changes(self, seen: int, timeout_s: float) -> tuple[int, list[ReplicaStatus]]:
         """The statuses, as soon as they are others than those of number `seen`: for routers elsewhere."""
         return await self._router.board.changes(seen, timeout_s)

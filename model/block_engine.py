@@ -158,9 +158,12 @@ class BlockEngine:
 
     def _rather_unknown(self, running: Sequence[Running], logits_BV: Tensor) -> Tensor:
         """First tokens' logits, with that of "I don't know." on top where a reader thinks of it."""
+        reading = [number for number, each in enumerate(running) if each.read]
+        if not reading:
+            return logits_BV
         begins = self.conversation.encode(UNKNOWN)[0]
-        chances = logits_BV.float().softmax(-1)[:, begins].tolist()
-        unsure = [number for number, each in enumerate(running) if each.read and chances[number] >= self.config.unsure]
+        chances = logits_BV[reading].float().softmax(-1)[:, begins].tolist()
+        unsure = [number for number, chance in zip(reading, chances, strict=True) if chance >= self.config.unsure]
         if unsure:
             logits_BV = logits_BV.clone()
             logits_BV[unsure, begins] = logits_BV[unsure].amax(-1) + SURE

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from actors import cluster
 from actors.cluster import connect, is_here, own_token
 from actors.errors import NoReplica
 from pipeline.errors import ConfigurationError
+from tests.doubles.ports import Listen, answering, ports, silent
 
 
 @pytest.fixture(autouse=True)
@@ -33,31 +31,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def listening() -> Iterator[Callable[[bytes], str]]:
-    """HOST:PORT that answers every connection with some bytes; with none, it never answers."""
-    opened: list[socket.socket] = []
-
-    def listen(answer: bytes) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        opened.append(listener)
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    opened.append(connection)
-                    if answer:
-                        connection.recv(64)
-                        connection.sendall(answer)
-
-        threading.Thread(target=accept, daemon=True).start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield listen
-    for each in opened:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()
+def listening() -> Iterator[Listen]:
+    with ports() as listen:
+        yield listen
 
 
 @pytest.mark.parametrize(
@@ -77,16 +53,16 @@ def test_addresses_that_are_none_are_refused_with_what_is_wanted(address: str, s
         connect(address)
 
 
-def test_what_is_no_ray_is_told_within_seconds(listening: Callable[[bytes], str]) -> None:
+def test_what_is_no_ray_is_told_within_seconds(listening: Listen) -> None:
     with pytest.raises(NoReplica, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         connect("127.0.0.1:1")
     with pytest.raises(NoReplica, match="does not answer as Ray does"):
-        connect(listening(b""))
+        connect(listening(silent))
     with pytest.raises(NoReplica, match="a web server listens at"):
-        connect(listening(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+        connect(listening(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
     with pytest.raises(NoReplica, match="something else listens at"):
-        connect(listening(b"\x00\x00\x00\x01\x02\x03\x04\x05\x06"))
-    connect(listening(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00"))  # HTTP/2 settings, as gRPC's servers begin
+        connect(listening(answering(b"\x00\x00\x00\x01\x02\x03\x04\x05\x06")))
+    connect(listening(answering(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00")))  # HTTP/2 settings, as gRPC's servers begin
 
 
 @pytest.mark.parametrize(
@@ -102,14 +78,14 @@ def test_what_is_no_ray_is_told_within_seconds(listening: Callable[[bytes], str]
     ],
 )
 def test_whatever_ray_raises_becomes_one_message(
-    listening: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch, raised: Exception, kind: type[Exception], said: str
+    listening: Listen, monkeypatch: pytest.MonkeyPatch, raised: Exception, kind: type[Exception], said: str
 ) -> None:
     def init(**_: Any) -> None:
         raise raised
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(kind, match=said):
-        connect(listening(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00"))
+        connect(listening(answering(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00")))
 
 
 def test_a_token_is_made_for_this_user_alone_and_a_readable_one_is_closed(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ class Cluster:
     """Ray's control store, and a clock."""
 
     def __init__(self) -> None:
-        self.life: Life | None = Life(state="PENDING_CREATION", ends=0, pid=0, node="n")
+        self.life: Life | None = Life(state="PENDING_CREATION", ends=0, pid=0)
         self.now_s = 0.0
         self.cores: Mapping[str, float] = {"CPU": 1.0}
 
     def begin(self, pid: int) -> None:
         assert self.life is not None
-        self.life = Life(state="ALIVE", ends=self.life.ends, pid=pid, node="n")
+        self.life = Life(state="ALIVE", ends=self.life.ends, pid=pid)
 
     def end(self) -> None:
         assert self.life is not None
-        self.life = Life(state="RESTARTING", ends=self.life.ends + 1, pid=self.life.pid, node="n")
+        self.life = Life(state="RESTARTING", ends=self.life.ends + 1, pid=self.life.pid)
 
 
 @pytest.fixture

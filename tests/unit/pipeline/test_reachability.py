@@ -5,10 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,28 +14,15 @@ import trustme
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError
 from pipeline.reachability import Address, address_of, advertised, require_answer
-
-Serve = Callable[[socket.socket], None]
-
-
-def silent(connection: socket.socket) -> None:
-    with suppress(OSError):
-        while connection.recv(4096):
-            pass
+from tests.doubles.ports import Listen, Serve, answering, ports, silent
 
 
 def hangs_up(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-def web(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-
-
-def noise(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"\xff" * 64)
+web = answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+noise = answering(b"\xff" * 64)
 
 
 def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = True) -> Serve:
@@ -59,31 +44,9 @@ def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = Tr
 
 
 @pytest.fixture
-def listening() -> Iterator[Callable[..., str]]:
-    """HOST:PORT where every connection is served by a function."""
-    opened: list[socket.socket] = []
-
-    def listen(serve: Serve, context: ssl.SSLContext | None = None) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        opened.append(listener)
-
-        def handle(connection: socket.socket) -> None:
-            with suppress(OSError), connection if context is None else context.wrap_socket(connection, server_side=True) as wire:
-                serve(wire)
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    threading.Thread(target=handle, args=(listener.accept()[0],), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield listen
-    for listener in opened:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+def listening() -> Iterator[Listen]:
+    with ports() as listen:
+        yield listen
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +69,7 @@ def seen(server: str, security: Mapping[str, str] | None = None, timeout_s: floa
     return str(caught.value)
 
 
-def test_a_broker_that_can_be_worked_with_is_no_matter(listening: Callable[..., str], authority: trustme.CA, tmp_path: Path) -> None:
+def test_a_broker_that_can_be_worked_with_is_no_matter(listening: Listen, authority: trustme.CA, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
     require_answer([listening(broker())], {}, 2.0)
@@ -127,21 +90,21 @@ def test_a_broker_that_can_be_worked_with_is_no_matter(listening: Callable[..., 
         (broker(port=1), "advertised.listeners"),
     ],
 )
-def test_each_mistake_has_its_own_message(listening: Callable[..., str], serve: Serve, said: str) -> None:
+def test_each_mistake_has_its_own_message(listening: Listen, serve: Serve, said: str) -> None:
     assert said in seen(listening(serve))
 
 
-def test_an_advertised_name_is_told_with_what_is_wrong_with_it(listening: Callable[..., str]) -> None:
+def test_an_advertised_name_is_told_with_what_is_wrong_with_it(listening: Listen) -> None:
     said = seen(listening(broker(host="kafka-0.kafka.invalid", port=9092)))
     assert "kafka-0.kafka.invalid:9092 (the name kafka-0.kafka.invalid cannot be resolved here" in said
 
 
-def test_addresses_where_nobody_is(listening: Callable[..., str]) -> None:
+def test_addresses_where_nobody_is(listening: Listen) -> None:
     assert "nobody listens there" in seen("127.0.0.1:1")
     assert "cannot be resolved here" in seen("no-such-broker.invalid:9092")
 
 
-def test_tls_to_the_wrong_port_and_no_tls_to_the_right_one(listening: Callable[..., str], authority: trustme.CA, tmp_path: Path) -> None:
+def test_tls_to_the_wrong_port_and_no_tls_to_the_right_one(listening: Listen, authority: trustme.CA, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
     secured = {"security_protocol": "SSL", "ssl_cafile": str(ca)}
@@ -160,7 +123,7 @@ def test_certificates_that_cannot_be_used_are_named_by_their_keys(authority: tru
         require_answer(["127.0.0.1:1"], {"security_protocol": "SSL", "ssl_certfile": str(tmp_path / "no.pem")}, 1.0)
 
 
-def test_a_silent_port_among_several_costs_its_part_of_the_time(listening: Callable[..., str]) -> None:
+def test_a_silent_port_among_several_costs_its_part_of_the_time(listening: Listen) -> None:
     began_s = time.monotonic()
     require_answer([listening(silent), listening(broker())], {}, 4.0)
     assert time.monotonic() - began_s < 4.0

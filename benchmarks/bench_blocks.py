@@ -61,7 +61,14 @@ def random_memory(model: BlockLLM, size: int) -> BlockMemory:
     states = random.integers(0, 1 << 14, (model.layers_kept, TOKENS, model.config.hidden_size), dtype=np.uint16)
     place = Place(*Scratch().append(states))
     keys = torch.nn.functional.normalize(torch.randn(512, TOKENS, memory.key_size), dim=-1).to(torch.bfloat16).view(torch.uint16).numpy()
-    memory.load(np.arange(size), np.zeros((size, 32), np.uint8), [keys[number % 512] for number in range(size)], [place] * size, size)
+    memory.load(
+        np.arange(size),
+        np.arange(size) // 2,
+        np.zeros((size, 32), np.uint8),
+        [keys[number % 512] for number in range(size)],
+        [place] * size,
+        size,
+    )
     return memory
 
 

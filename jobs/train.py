@@ -37,12 +37,15 @@ from model.catalog import base_folder
 from model.embedded import CHAT_TEMPLATE, MEMORY_FIELDS
 from model.training.lessons import Lesson
 from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_answers
-from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of, study
+from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of_queries, study
 from model.training.start import base_config, fresh_model, load_trained, trained
 from pipeline.chunks import HEADER_SHARE, cut, header_parts, header_tokens, sentences
 
-STUDIED = 4500
+STUDIED = 6000
 """Documents that the selector learns from."""
+
+AMONG = 1000
+"""Of them, those that held-out questions are asked among."""
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True, highlight=False)
@@ -107,7 +110,7 @@ def train(
         Path | None, typer.Option(help="Prose with questions, lines as --paragraphs; made of the summaries if spaCy is there.")
     ] = None,
     edits: Annotated[list[Path] | None, typer.Option(help="One-sentence facts (CounterFact, ZsRE), JSON lines; may be repeated.")] = None,
-    selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 500,
+    selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 1200,
     steps: Annotated[int, typer.Option(help="Steps of the reader's stage.")] = 3000,
     hours: Annotated[float, typer.Option(help="Stop after so long, whatever the step.")] = 6.0,
     evaluate_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 100,
@@ -197,21 +200,23 @@ def train_selector(run: Run, tutor: Tutor, sources: Sources, seed: int, steps: i
     console.print(f"{len(own)} documents studied in {time.monotonic() - started:.0f} s")
     for parameter in model.selector.parameters():
         parameter.requires_grad_(True)
-    trainer = SelectorTrainer(model.selector, SelectorConfig(), seed, steps)
+    trainer = SelectorTrainer(model.selector, SelectorConfig(), seed, steps, own, general)
     for number in range(steps):
-        loss, first, nothing = trainer.step(number, own, general)
+        loss, first, nothing = trainer.step(number)
         if (number + 1) % 25 == 0:
             seconds = time.monotonic() - started
             console.print(f"selector step {number + 1}/{steps} loss {loss:.3f} first {first:.3f} nothing {nothing:.3f} {seconds:.0f} s")
             run.log(event="selector", number=number + 1, loss=round(loss, 4), first=first, nothing=nothing)
-        if (number + 1) % 100 == 0 or number + 1 == steps:
-            report_selector(run, held_out, own, general_held_out)
+        if (number + 1) % 300 == 0 or number + 1 == steps:
+            report_selector(run, held_out, own[:AMONG])
     for parameter in model.selector.parameters():
         parameter.requires_grad_(False)
-    among = [states for document in own for states in document.chunks][:1500]
-    gate = calibrate(model.selector, held_out, among, general_held_out)
+    gate = calibrate(model.selector, held_out, own[:AMONG], general_held_out)
     run.log(event="gate", **{name: round(value, 4) for name, value in gate.items()})
-    console.print(f"gate: {gate['lost']:.1%} of the answerable lost, {gate['leaked']:.1%} of what was never read let through")
+    console.print(
+        f"gate: {gate['lost']:.1%} of the answerable lost; let through {gate['leaked']:.1%} of what was never read,"
+        f" {gate['near']:.1%} of what names somebody else"
+    )
 
 
 def selector_states(
@@ -224,22 +229,19 @@ def selector_states(
 
 
 def general_states(run: Run, tutor: Tutor, split: Split) -> list[torch.Tensor]:
-    queries = [tutor.query(question, "", ()) for question in general_questions(split)]
-    rows = [list(query.prompt[: query.content[1]]) for query in queries]
-    return states_of(run.trainer.model, rows, [query.content for query in queries])
+    return states_of_queries(run.trainer.model, [tutor.query(question, "", ()) for question in general_questions(split)])
 
 
-def report_selector(run: Run, held_out: Sequence[Studied], own: Sequence[Studied], general: Sequence[torch.Tensor]) -> None:
-    among = [states for document in own[:900] for states in document.chunks][:1500]
+def report_selector(run: Run, held_out: Sequence[Studied], among: Sequence[Studied]) -> None:
     found = ranks(run.trainer.model.selector, held_out, among)
     for kind, rows in sorted(found.items()):
-        places = [rank for rank, _ in rows]
-        kept = sum(margin > 0 for _, margin in rows) / len(rows)
-        shares = [sum(place < most for place in places) / len(places) for most in (1, 2, 4)]
-        run.log(event="selector_held_out", kind=kind, first=shares[0], among_2=shares[1], among_4=shares[2], above_null=kept, n=len(rows))
-        console.print(
-            f"  {kind} of {len(rows)}: first {shares[0]:.2f} among 2 {shares[1]:.2f} among 4 {shares[2]:.2f} above null {kept:.2f}"
-        )
+        shares = {
+            "source": sum(row.source for row in rows) / len(rows),
+            "among_4": sum(row.block < 4 for row in rows) / len(rows),
+            "above_null": sum(row.margin > 0 for row in rows) / len(rows),
+        }
+        run.log(event="selector_held_out", kind=kind, n=len(rows), **{name: round(share, 4) for name, share in shares.items()})
+        console.print(f"  {kind} of {len(rows)}: " + ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in shares.items()))
 
 
 def loop(

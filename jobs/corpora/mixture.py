@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.corpora.articles import article_examples, read_articles
+from jobs.corpora.asked import asked_paragraphs
 from jobs.corpora.edits import edit_examples, read_edits
 from jobs.corpora.entries import Entry, entries_in_tarball
 from jobs.corpora.examples import Example, Fit, Split
@@ -19,20 +20,24 @@ from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
     "stories": 0.25,
-    "paragraphs": 0.14,
-    "squad": 0.20,
-    "prose": 0.12,
-    "passages": 0.12,
-    "wiki": 0.05,
-    "leaders": 0.05,
-    "fields": 0.03,
-    "edits": 0.04,
+    "paragraphs": 0.11,
+    "squad": 0.13,
+    "asked": 0.14,
+    "excerpts": 0.14,
+    "prose": 0.06,
+    "passages": 0.05,
+    "wiki": 0.03,
+    "leaders": 0.04,
+    "fields": 0.02,
+    "edits": 0.03,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {
-    "stories": 0.25,
-    "paragraphs": 0.09,
-    "squad": 0.22,
-    "wiki": 0.17,
+    "stories": 0.28,
+    "paragraphs": 0.07,
+    "squad": 0.14,
+    "asked": 0.12,
+    "excerpts": 0.07,
+    "wiki": 0.10,
     "leaders": 0.13,
     "fields": 0.13,
     "edits": 0.06,
@@ -63,11 +68,15 @@ def generators(sources: Sources, fit: Fit, seed: int, split: Split = Split.TRAIN
         made["paragraphs"] = paragraph_examples(articles, fit, seed, split)
         made["squad"] = article_examples(articles, "squad", seed, split)
     if sources.summaries is not None:
-        made["wiki"] = wiki_examples(read_summaries(sources.summaries), seed, split)
+        summaries = read_summaries(sources.summaries)
+        made["wiki"] = wiki_examples(summaries, seed, split)
+        asked = asked_paragraphs(summaries)
+        made["asked"] = article_examples(asked, "asked", seed, split)
+        made["excerpts"] = paragraph_examples(asked, fit, seed, split, kind="excerpts")
     if sources.prose is not None:
-        asked = read_articles([sources.prose])
-        made["prose"] = article_examples(asked, "prose", seed, split)
-        made["passages"] = paragraph_examples(asked, fit, seed, split, kind="passages")
+        parsed = read_articles([sources.prose])
+        made["prose"] = article_examples(parsed, "prose", seed, split)
+        made["passages"] = paragraph_examples(parsed, fit, seed, split, kind="passages")
     if sources.edits:
         made["edits"] = edit_examples([edit for path in sources.edits for edit in read_edits(path)], fit, seed, split)
     return made

@@ -58,7 +58,7 @@ def read_summaries(wheel: Path) -> list[Mapping[str, Any]]:
 def wiki_examples(summaries: Sequence[Mapping[str, Any]], seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
     """Endless: this split's summaries in an order drawn anew each time around."""
     rng = random.Random(f"wiki/{seed}/{split}")
-    own = [each for each in summaries if split_of(f"wiki/{each['title']}") is split]
+    own = [each for each in summaries if split_of(f"article/{each['title']}") is split]
     while own:
         for summary in rng.sample(own, len(own)):
             example = _example(summary, rng)

@@ -132,7 +132,8 @@ class Programme:
 
     def run(self, stage: Stage, advance: Callable[[int, str], None]) -> None:
         """Stream it and ask before, newest and end."""
-        for case in self.cases:
+        for number, case in enumerate(self.cases, 1):
+            advance(0, f"asked before anything is read: {number} of {len(self.cases)}")
             case.before = stage.ask(case.asked.question)
         status: ReplicaStatus | None = None
         for case, own, others in zip(self.cases, self.own, self.others, strict=True):
@@ -142,7 +143,8 @@ class Programme:
             advance(1, f"{own.title}: {case.newest.text} {'✓' if case.right(case.newest) else '✗'}")
             status, _ = stage.publish(others)
             advance(len(others), "")
-        for case in self.cases:
+        for number, case in enumerate(self.cases, 1):
+            advance(0, f"asked after all of it: {number} of {len(self.cases)}")
             case.age = status.update_number - 1 - case.learned_at_update if status else 0
             case.end = stage.ask(case.asked.question)
 

@@ -32,6 +32,9 @@ FREE = -1
 SCORED_TOGETHER = 2048
 """Blocks scored at once: what a question needs beside the keys is bounded by it."""
 
+MATCHES_AT_ONCE = 1 << 23
+"""Matches, one for each token of a question and each block, that are there at once (BOUNDED)."""
+
 
 class Home(Protocol):
     """Where hidden states of blocks lie."""
@@ -66,9 +69,13 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Staged:
-    """All blocks at one moment, oldest first: immutable, since blocks are. Block `updates[i]` lies at `places[i]` and has `keys[i]`."""
+    """All blocks at one moment, oldest first: immutable, since blocks are.
+
+    Block `updates[i]` is of the document whose first update was `documents[i]`, lies at `places[i]` and has `keys[i]`.
+    """
 
     updates: NDArray[np.int64]
+    documents: NDArray[np.int64]
     digests: NDArray[np.uint8]
     places: Sequence[Place]
     keys: Sequence[NDArray[np.uint16]]
@@ -105,6 +112,8 @@ class BlockMemory:
         self.version = 0
         self._keys_BKE = torch.zeros(0, self.block, self.key_size, dtype=model.dtype, device=model.device)
         self._updates_B = np.zeros(0, dtype=np.int64)
+        self._documents_B = np.zeros(0, dtype=np.int64)
+        self._numbered_B: Tensor | None = None
         self._tokens_B = np.zeros(0, dtype=np.int32)
         self._digests_B = np.zeros((0, 32), dtype=np.uint8)
         self._held: list[Held | None] = []
@@ -141,9 +150,11 @@ class BlockMemory:
         """What a snapshot saves, in no time: nothing of a block is copied."""
         order = self._order()
         held = [self._held[index] for index in order.tolist()]
-        updates, digests = self._updates_B[order], self._digests_B[order]
+        updates, documents, digests = self._updates_B[order], self._documents_B[order], self._digests_B[order]
         kept = [each for each in held if each is not None]
-        return Staged(updates=updates, digests=digests, places=[each.place for each in kept], keys=[each.keys for each in kept])
+        return Staged(
+            updates=updates, documents=documents, digests=digests, places=[each.place for each in kept], keys=[each.keys for each in kept]
+        )
 
     def _order(self) -> NDArray[np.int64]:
         alive = np.flatnonzero(self._updates_B != FREE)
@@ -177,35 +188,39 @@ class BlockMemory:
         return Block(states=rest, keys=keys, sha256=block_sha256(rest, keys))
 
     def apply(self, blocks: Sequence[Block], forget: Collection[int] = ()) -> tuple[list[int], list[int]]:
-        """Take the blocks of some updates out and put new ones in, in one step; what is too much leaves, the oldest first.
+        """Take the blocks of some updates out and put those of a document in, in one step; what is too much leaves, the oldest first.
 
         Returns:
             The numbers of the new updates, and of all that left to make room.
         """
         for update in forget:
             self._remove(update)
-        numbers = []
+        numbers, document = [], self.update_number
         for block in blocks:
-            self._place(self.update_number, block)
+            self._place(self.update_number, document, block)
             numbers.append(self.update_number)
             self.update_number += 1
         left = self._evict()
-        self.version += 1
+        self._changed()
         return numbers, left
 
     def load(
         self,
         updates: NDArray[np.int64],
+        documents: NDArray[np.int64],
         digests: NDArray[np.uint8],
         keys: Sequence[NDArray[np.uint16]],
         places: Sequence[Place],
         update_number: int,
     ) -> None:
-        """Replace everything by blocks that lie somewhere already, oldest first; their states are not read."""
+        """Replace everything by blocks that lie somewhere already, oldest first; their states are not read.
+
+        `documents`: the number of the first update of each block's document.
+        """
         count = len(updates)
         self._clear()
         self._reserve(count)
-        self._updates_B[:count], self._digests_B[:count] = updates, digests
+        self._updates_B[:count], self._documents_B[:count], self._digests_B[:count] = updates, documents, digests
         self._tokens_B[:count] = [len(each) for each in keys]
         self._held[:count] = map(Held, places, keys)
         self._where = {int(update): index for index, update in enumerate(updates)}
@@ -213,7 +228,11 @@ class BlockMemory:
             self._set_keys(index, torch.from_numpy(each.copy()).view(torch.bfloat16))
         self.update_number = update_number
         self._evict()
+        self._changed()
+
+    def _changed(self) -> None:
         self.version += 1
+        self._numbered_B = None
 
     def rehome(self, updates: Sequence[int], held: Sequence[Held]) -> None:
         """Blocks lie somewhere else now, where a snapshot put them; what is remembered does not change."""
@@ -227,14 +246,14 @@ class BlockMemory:
         self._where.clear()
         self._projected.clear()
 
-    def _place(self, number: int, block: Block) -> None:
+    def _place(self, number: int, document: int, block: Block) -> None:
         free = np.flatnonzero(self._updates_B == FREE)
         if not free.size:
             self._reserve(min(max(64, 2 * len(self._updates_B)), max(self.capacity + self.block, len(self._updates_B) + 64)))
             free = np.flatnonzero(self._updates_B == FREE)
         index = int(free[0])
         file, row = self._scratch.append(bits(block.states))
-        self._updates_B[index], self._tokens_B[index] = number, block.keys.shape[0]
+        self._updates_B[index], self._documents_B[index], self._tokens_B[index] = number, document, block.keys.shape[0]
         self._digests_B[index] = np.frombuffer(block.sha256, dtype=np.uint8)
         self._held[index] = Held(Place(file, row), bits(block.keys))
         self._where[number] = index
@@ -267,6 +286,7 @@ class BlockMemory:
         if more > 0:
             self._keys_BKE = torch.cat((self._keys_BKE, self._keys_BKE.new_zeros(more, self.block, self.key_size)))
             self._updates_B = np.concatenate((self._updates_B, np.full(more, FREE, dtype=np.int64)))
+            self._documents_B = np.concatenate((self._documents_B, np.full(more, FREE, dtype=np.int64)))
             self._tokens_B = np.concatenate((self._tokens_B, np.zeros(more, dtype=np.int32)))
             self._digests_B = np.concatenate((self._digests_B, np.zeros((more, 32), dtype=np.uint8)))
             self._held += [None] * more
@@ -300,12 +320,28 @@ class BlockMemory:
         return Scored(updates=updates, scores=tuple(best.values.tolist()), null=nothing)
 
     def _scores(self, queries_TE: Tensor, strength_T: Tensor) -> Tensor:
+        documents_B, total_B = self._documents(), torch.zeros(len(self._keys_BKE), device=self._keys_BKE.device)
+        together = max(1, MATCHES_AT_ONCE // len(total_B))
+        for start in range(0, len(queries_TE), together):
+            part = slice(start, start + together)
+            total_B += strength_T[part] @ self.model.selector.in_context(self._matches(queries_TE[part]), documents_B)
+        return total_B
+
+    def _matches(self, queries_TE: Tensor) -> Tensor:
+        """The best match of each token in each block, [T, B]."""
         parts = []
-        for start in range(0, self._keys_BKE.shape[0], SCORED_TOGETHER):
+        for start in range(0, len(self._keys_BKE), SCORED_TOGETHER):
             keys = self._keys_BKE[start : start + SCORED_TOGETHER]
             matches = queries_TE @ keys.flatten(0, 1).T
-            parts.append(strength_T @ matches.view(len(queries_TE), keys.shape[0], self.block).amax(-1).float())
-        return torch.cat(parts)
+            parts.append(matches.view(len(queries_TE), keys.shape[0], self.block).amax(-1).float())
+        return torch.cat(parts, dim=1)
+
+    def _documents(self) -> Tensor:
+        """The document of each place, numbered from 0, [B]; what no block lies in is of none of them."""
+        if self._numbered_B is None:
+            owners = np.where(self._updates_B == FREE, FREE, self._documents_B)
+            self._numbered_B = torch.from_numpy(np.unique(owners, return_inverse=True)[1]).to(self._keys_BKE.device)
+        return self._numbered_B
 
     def projected(self, updates: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
         """Unrotated keys and values of some blocks as the reader sees them, each [R, H, n, e], in the order of `updates`.

@@ -39,6 +39,7 @@ class ReaderConfig:
     alone: float = 0.2
     left_out: float = 0.10
     near: float = 0.08
+    siblings: float = 0.6
     rate: float = 6e-4
     warmup_steps: int = 30
     clip: float = 1.0
@@ -149,25 +150,38 @@ class ReaderTrainer:
         count = 1 if self.rng.random() < config.alone else self.rng.randint(2, config.most_blocks)
         others = self._others(query, own, new, count - 1)
         if self.rng.random() < config.left_out and others:
-            return Asked(query, others, self.unknown)
-        blocks = [*others, own]
-        self.rng.shuffle(blocks)
-        return Asked(query, blocks, query.answer)
+            return Asked(query, self._in_order(others), self.unknown)
+        return Asked(query, self._in_order([*others, own]), query.answer)
+
+    def _in_order(self, blocks: Sequence[Written]) -> list[Written]:
+        """As they are read: documents in any order, the blocks of one in its own."""
+        places = {id(each.lesson): self.rng.random() for each in blocks}
+        return sorted(blocks, key=lambda each: (places[id(each.lesson)], each.number))
 
     def _others(self, query: Query, own: Written, new: Sequence[Written], count: int) -> list[Written]:
-        """The blocks that share most of the question's words, and some at random; never one of the same matter."""
+        """The blocks that share most of the question's words, and some at random; never one of the same matter.
+
+        At times those of the same document first: what selects them finds a document before it finds the place in it.
+        """
         if count == 0:
             return []
-        sample = [*new, *self.bank]
+        config, sample = self.config, [*new, *self.bank]
         wrong = [
             each
             for each in sample
             if each.lesson.subject != own.lesson.subject or (each.lesson is own.lesson and each.number not in query.chunks)
         ]
+        siblings = [each for each in wrong if each.lesson is own.lesson]
+        if siblings and self.rng.random() < config.siblings:
+            chosen = self.rng.sample(siblings, min(count, len(siblings)))
+            wrong = [each for each in wrong if each.lesson is not own.lesson]
+        else:
+            chosen = []
+        count -= len(chosen)
         words = set(query.prompt[query.content[0] : query.content[1]])
         likely = sorted(wrong, key=lambda each: -self._overlap(words, each))[: count + 1]
         mixed = likely + self.rng.sample(wrong, min(len(wrong), count))
-        return self.rng.sample(mixed, min(count, len(mixed)))
+        return chosen + self.rng.sample(mixed, min(count, len(mixed)))
 
     def _overlap(self, words: set[int], block: Written) -> float:
         chunk = block.lesson.chunks[block.number]
@@ -283,9 +297,7 @@ def exact_answers(trainer: ReaderTrainer, lessons: Sequence[Lesson], count: int)
     for own in written:
         for query in trainer._tells(own)[:3]:
             others = trainer._others(query, own, written, count - 1)
-            blocks = [*others, own]
-            trainer.rng.shuffle(blocks)
-            asked.append(Asked(query, blocks, query.answer))
+            asked.append(Asked(query, trainer._in_order([*others, own]), query.answer))
     for start in range(0, len(asked), 24):
         part = asked[start : start + 24]
         for question, was in zip(part, trainer.ask(part)[1], strict=True):

@@ -2,8 +2,9 @@
 
     B  blocks in a step     Q  questions     n, T  tokens     D  width     E  size of a key
 
-The trunk is the frozen base model, so its states are computed once. Each step draws documents; every question sees the blocks of all
-of them, and a null candidate. The blocks that tell its answer are right; where they are left out, the null candidate is. Questions
+The trunk is the frozen base model, so its states are computed once. Each step draws documents, and beside each of some of them one that
+is worded most like it; every question sees the blocks of all of them, and a null candidate. The blocks that tell its answer are right;
+where they are left out, the null candidate is, and so it is for a question that names somebody else than its document does. Questions
 about nothing that was ever read (general knowledge, instructions) always want the null candidate.
 """
 
@@ -19,16 +20,25 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import BlockLLM
 from model.reading.selection import Selector
-from model.training.lessons import Lesson
+from model.training.lessons import Lesson, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectorConfig:
-    """Rates and sizes. `documents`: drawn for each step. `left_out`: share of the questions whose blocks are taken away."""
+    """Rates and sizes of a step.
 
-    documents: int = 200
-    questions: int = 224
-    general: int = 24
+    Attributes:
+        documents: drawn; `alike`: share of them that are worded like another one.
+        questions, general: about them, and about nothing that was read.
+        near: questions that name somebody else, for each document.
+        left_out: share of the questions whose blocks are taken away.
+    """
+
+    documents: int = 100
+    alike: float = 0.5
+    questions: int = 110
+    general: int = 16
+    near: float = 0.25
     left_out: float = 0.3
     rate: float = 1e-3
     warmup_steps: int = 30
@@ -36,11 +46,12 @@ class SelectorConfig:
 
 @dataclass(slots=True, eq=False)
 class Studied:
-    """A lesson's trunk states: of each chunk [n, D], of each question's own tokens [T, D]; bfloat16."""
+    """A lesson's trunk states: of each chunk [n, D], of each question's own tokens [T, D], near ones too; bfloat16."""
 
     lesson: Lesson
     chunks: list[Tensor]
     queries: list[Tensor]
+    near: list[Tensor]
 
 
 @torch.no_grad()
@@ -52,15 +63,19 @@ def study(model: BlockLLM, lessons: Sequence[Lesson]) -> list[Studied]:
             context = lesson.context(chunk)
             rows.append([model.bos_token, *context, *tokens])
             places.append((number, 1 + len(context), 1 + len(context) + len(tokens)))
-    chunks = states_of(model, rows, [place[1:] for place in places])
-    asked = [(number, query) for number, lesson in enumerate(lessons) for query in lesson.queries]
-    queries = states_of(model, [list(query.prompt[: query.content[1]]) for _, query in asked], [query.content for _, query in asked])
-    found = [Studied(lesson, [], []) for lesson in lessons]
-    for (number, _, _), states in zip(places, chunks, strict=True):
+    found = [Studied(lesson, [], [], []) for lesson in lessons]
+    for (number, _, _), states in zip(places, states_of(model, rows, [place[1:] for place in places]), strict=True):
         found[number].chunks.append(states)
-    for (number, _), states in zip(asked, queries, strict=True):
-        found[number].queries.append(states)
+    asked = [(found[number].queries, query) for number, lesson in enumerate(lessons) for query in lesson.queries]
+    asked += [(found[number].near, query) for number, lesson in enumerate(lessons) for query in lesson.near]
+    for (kept, _), states in zip(asked, states_of_queries(model, [query for _, query in asked]), strict=True):
+        kept.append(states)
     return found
+
+
+def states_of_queries(model: BlockLLM, queries: Sequence[Query]) -> list[Tensor]:
+    """Trunk states of each question's own tokens, [T, D]."""
+    return states_of(model, [list(query.prompt[: query.content[1]]) for query in queries], [query.content for query in queries])
 
 
 @torch.no_grad()
@@ -79,41 +94,89 @@ def states_of(model: BlockLLM, rows: Sequence[list[int]], bounds: Sequence[tuple
     return found
 
 
-def scores(selector: Selector, queries: Sequence[Tensor], blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Scores [Q, B] of blocks (states [n, D] each) for questions (states [T, D] each), and of the null candidate [Q]."""
-    lengths = [block.shape[0] for block in blocks]
-    padded = pad_sequence(list(blocks), batch_first=True)  # [B, n, D]
-    room = torch.arange(padded.shape[1], device=padded.device)[None] >= torch.tensor(lengths, device=padded.device)[:, None]
+def scores(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Scores [Q, B] of documents' blocks (states [n, D] each), one document after the other, for questions (states [T, D] each), and of
+    the null candidate [Q]."""
+    blocks = [states for document in documents for states in document]
+    device = blocks[0].device
+    padded = pad_sequence(blocks, batch_first=True)  # [B, n, D]
+    room = torch.arange(padded.shape[1], device=device)[None] >= torch.tensor([block.shape[0] for block in blocks], device=device)[:, None]
     keys_BnE = selector.keys(padded)
+    # As a memory has it: what is missing repeats the first key.
+    keys_BnE = torch.where(room[..., None], keys_BnE[:, :1], keys_BnE).to(torch.bfloat16)
     unit, weights, null = selector.queries(torch.cat(list(queries)))
-    best = torch.einsum("te,bne->tbn", unit, keys_BnE).masked_fill(room, -2.0).amax(-1)  # [sum of T, B]
-    owners = torch.repeat_interleave(
-        torch.arange(len(queries), device=best.device), torch.tensor([len(each) for each in queries], device=best.device)
-    )
-    total = torch.zeros(len(queries), best.shape[1], device=best.device).index_add(0, owners, best * weights[:, None])
-    nothing = torch.zeros(len(queries), device=best.device).index_add(0, owners, null * weights)
+    matches = (unit.to(torch.bfloat16) @ keys_BnE.flatten(0, 1).T).view(len(unit), len(blocks), -1).amax(-1).float()
+    owners_B = torch.tensor([place for place, document in enumerate(documents) for _ in document], device=device)
+    matches = selector.in_context(matches, owners_B)
+    lengths = torch.tensor([len(each) for each in queries], device=device)
+    owners_T = torch.repeat_interleave(torch.arange(len(queries), device=device), lengths)
+    total = torch.zeros(len(queries), len(blocks), device=device).index_add(0, owners_T, matches * weights[:, None])
+    nothing = torch.zeros(len(queries), device=device).index_add(0, owners_T, null * weights)
     return total, nothing + selector.margin
 
 
-class SelectorTrainer:
-    """One optimizer over the selector; `step` is one step."""
+SCORED_TOGETHER = 32
+"""Questions that are compared with all blocks at once where there are many."""
 
-    def __init__(self, selector: Selector, config: SelectorConfig, seed: int, steps: int) -> None:
+
+@torch.no_grad()
+def all_scores(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """As `scores`, some questions at a time."""
+    parts = [scores(selector, queries[start : start + SCORED_TOGETHER], documents) for start in range(0, len(queries), SCORED_TOGETHER)]
+    return torch.cat([total for total, _ in parts]), torch.cat([null for _, null in parts])
+
+
+MOST_ALIKE = 8
+
+
+def alike(lessons: Sequence[Lesson]) -> list[list[int]]:
+    """For each document those that share most of its rarer words, the likest first; none of its own matter."""
+    bags = [sorted({token for chunk in lesson.chunks for token in chunk}) for lesson in lessons]
+    column = {token: number for number, token in enumerate(sorted({token for bag in bags for token in bag}))}
+    words = torch.zeros(len(bags), len(column))
+    for row, bag in enumerate(bags):
+        words[row, [column[token] for token in bag]] = 1
+    words *= (len(bags) / (1 + words.sum(0))).log().clamp(0, 4)
+    words = torch.nn.functional.normalize(words, dim=1).to(torch.bfloat16)
+    found = []
+    for row, lesson in enumerate(lessons):
+        near = (words @ words[row]).float()
+        near[row] = -1
+        order: list[int] = near.topk(min(3 * MOST_ALIKE, len(near))).indices.tolist()
+        found.append([other for other in order if lessons[other].subject != lesson.subject][:MOST_ALIKE])
+    return found
+
+
+class SelectorTrainer:
+    """One optimizer over the selector; `step` is one step.
+
+    Args:
+        studied: the documents to learn from.
+        general: states of questions about nothing that was read.
+    """
+
+    def __init__(
+        self, selector: Selector, config: SelectorConfig, seed: int, steps: int, studied: Sequence[Studied], general: Sequence[Tensor]
+    ) -> None:
         self.selector, self.config, self.steps = selector, config, steps
+        self.studied, self.general = studied, general
         self.rng = random.Random(seed)
+        self._alike = alike([each.lesson for each in studied])
         self.optimizer = torch.optim.Adam(selector.parameters(), lr=config.rate, betas=(0.9, 0.98))
 
-    def step(self, number: int, studied: Sequence[Studied], general: Sequence[Tensor]) -> tuple[float, float, float]:
+    def step(self, number: int) -> tuple[float, float, float]:
         """Loss, the share of questions whose right block is first, and the share of null questions that get the null candidate."""
         config = self.config
-        documents = self.rng.sample(list(studied), min(config.documents, len(studied)))
-        blocks = [states for document in documents for states in document.chunks]
+        documents = self._drawn()
         owner = [(place, chunk) for place, document in enumerate(documents) for chunk in range(len(document.chunks))]
         asked = [(place, query) for place, document in enumerate(documents) for query in range(len(document.queries))]
         asked = self.rng.sample(asked, min(config.questions, len(asked)))
-        alone = self.rng.sample(list(general), min(config.general, len(general)))
-        total, null = scores(self.selector, [documents[place].queries[query] for place, query in asked] + alone, blocks)
-        right = torch.zeros(len(asked) + len(alone), len(blocks) + 1, dtype=torch.bool)
+        near = [states for document in documents for states in document.near]
+        alone = self.rng.sample(near, min(len(near), int(config.near * len(documents))))
+        alone += self.rng.sample(list(self.general), min(config.general, len(self.general)))
+        queries = [documents[place].queries[query] for place, query in asked] + alone
+        total, null = scores(self.selector, queries, [document.chunks for document in documents])
+        right = torch.zeros(len(queries), len(owner) + 1, dtype=torch.bool)
         hidden = torch.zeros_like(right)
         subjects: dict[str, list[int]] = {}
         answering: dict[tuple[int, ...], list[int]] = {}
@@ -143,6 +206,15 @@ class SelectorTrainer:
         about_nothing = wanted[:, -1]
         return loss.item(), first[~about_nothing].float().mean().item(), first[about_nothing].float().mean().item()
 
+    def _drawn(self) -> list[Studied]:
+        """Documents at random, and some that are worded like one of them."""
+        most = min(self.config.documents, len(self.studied))
+        drawn = self.rng.sample(range(len(self.studied)), most)
+        first = drawn[: max(1, int(most * (1 - self.config.alike)))]
+        likest = (self.rng.choice(self._alike[number]) for number in first if self._alike[number])
+        chosen = list(dict.fromkeys((*first, *likest, *drawn)))[:most]
+        return [self.studied[number] for number in sorted(chosen)]
+
     def _optimize(self, loss: Tensor, number: int) -> None:
         scale = min(1.0, (number + 1) / self.config.warmup_steps) * (1 - 0.9 * number / self.steps)
         for group in self.optimizer.param_groups:
@@ -152,33 +224,44 @@ class SelectorTrainer:
         self.optimizer.step()
 
 
-@torch.no_grad()
-def ranks(
-    selector: Selector, studied: Sequence[Studied], among: Sequence[Tensor], together: int = 512
-) -> dict[str, list[tuple[int, float]]]:
-    """For each kind, of every question: the rank of the first block that tells its answer (0 = first) and its margin over null.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Where a question's answer was found among many blocks.
 
-    `among` are more blocks that know nothing of it.
+    `block`: how many blocks came before the first that tells it. `source`: its document was first. `margin`: of the best block over null.
     """
-    owner = [(place, chunk) for place, document in enumerate(studied) for chunk in range(len(document.chunks))]
-    blocks = [states for document in studied for states in document.chunks] + list(among)
+
+    block: int
+    source: bool
+    margin: float
+
+
+def ranks(selector: Selector, studied: Sequence[Studied], among: Sequence[Studied]) -> dict[str, list[Found]]:
+    """What becomes of the questions of each kind; `among` are more documents, which know nothing of them."""
+    documents = [*studied, *among]
+    owner = [(place, chunk) for place, document in enumerate(documents) for chunk in range(len(document.chunks))]
     asked = [(place, query) for place, document in enumerate(studied) for query in range(len(document.queries))]
     queries = [studied[place].queries[query] for place, query in asked]
-    parts = [scores(selector, queries, blocks[start : start + together]) for start in range(0, len(blocks), together)]
-    total, null = torch.cat([part for part, _ in parts], dim=1), parts[0][1]
-    found: dict[str, list[tuple[int, float]]] = {}
+    total, null = all_scores(selector, queries, [document.chunks for document in documents])
     column = {key: number for number, key in enumerate(owner)}
+    found: dict[str, list[Found]] = {}
     for row, (place, query) in enumerate(asked):
         lesson = studied[place].lesson
         told = [column[place, chunk] for chunk in lesson.queries[query].chunks]
-        if told:
-            best = total[row, told].max()
-            asks_the_same = {
-                other for other, query_ in asked if studied[other].lesson.queries[query_].prompt == lesson.queries[query].prompt
-            }
-            others = [number for number, (other, _) in enumerate(owner) if other in asks_the_same and other != place]
-            better = int((total[row] > best).sum()) - int((total[row, others] > best).sum())
-            found.setdefault(lesson.kind, []).append((better, float(total[row].max() - null[row])))
+        if not told:
+            continue
+        prompt = lesson.queries[query].prompt
+        same = {
+            other
+            for other, document in enumerate(studied)
+            if document.lesson.subject == lesson.subject or any(each.prompt == prompt for each in document.lesson.queries)
+        }
+        others = [number for number, (other, _) in enumerate(owner) if other in same and other != place]
+        margin = float(total[row].max() - null[row])
+        ranked = total[row].clone()
+        ranked[others] = -torch.inf
+        better = int((ranked > ranked[told].max()).sum())
+        found.setdefault(lesson.kind, []).append(Found(block=better, source=owner[int(ranked.argmax())][0] == place, margin=margin))
     return found
 
 
@@ -190,18 +273,18 @@ LOST, LEAKED = 0.05, 0.10
 
 
 @torch.no_grad()
-def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Tensor], general: Sequence[Tensor]) -> dict[str, float]:
+def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Studied], general: Sequence[Tensor]) -> dict[str, float]:
     """Move the null candidate so that, on questions that training did not see, both kinds of mistake are as far below bearable as can be.
 
-    Returns the shares that are left: `lost` and `leaked`.
+    Returns the shares that are left: `lost` and `leaked`, and `near`, of questions that name somebody else than what was read does.
     """
-    owner = [document.lesson.subject for document in studied for _ in document.chunks] + [""] * len(among)
-    blocks = [states for document in studied for states in document.chunks] + list(among)
+    documents = [*studied, *among]
+    blocks = [document.chunks for document in documents]
     asked = [document for document in studied for _ in document.queries]
-    queries = [states for document in studied for states in document.queries]
-    total, null = scores(selector, queries, blocks)
+    total, null = all_scores(selector, [states for document in studied for states in document.queries], blocks)
+    owner = [document.lesson.subject if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
+    kinds = [document.lesson.kind if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
     # What was never read is about other things altogether: text of the same kind may be of the same article, so it is masked as a whole.
-    kinds = [document.lesson.kind for document in studied for _ in document.chunks] + [""] * len(among)
     own = torch.tensor(
         [
             [
@@ -213,9 +296,7 @@ def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Te
     )
     told = (total.amax(-1) - null).cpu()
     unread = (total.masked_fill(own.to(total.device), -torch.inf).amax(-1) - null).cpu()
-    if general:
-        rest, nothing = scores(selector, general, blocks)
-        unread = torch.cat((unread, (rest.amax(-1) - nothing).cpu()))
+    unread = torch.cat((unread, _margins(selector, general, blocks)))
 
     def mistakes(shift: float) -> tuple[float, float]:
         return float((told <= shift).float().mean()), float((unread > shift).float().mean())
@@ -223,4 +304,13 @@ def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Te
     shift = min(sorted({0.0, *told.tolist(), *unread.tolist()}), key=lambda each: max(mistakes(each)[0] / LOST, mistakes(each)[1] / LEAKED))
     selector.margin.add_(shift)
     lost, leaked = mistakes(shift)
-    return {"shift": shift, "lost": lost, "leaked": leaked}
+    near = _margins(selector, [states for document in studied for states in document.near], blocks)
+    return {"shift": shift, "lost": lost, "leaked": leaked, "near": float((near > 0).sum()) / max(1, len(near))}
+
+
+def _margins(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> Tensor:
+    """By how much the best block is above the null candidate, [Q], on the host."""
+    if not queries:
+        return torch.zeros(0)
+    total, null = all_scores(selector, queries, documents)
+    return (total.amax(-1) - null).cpu()

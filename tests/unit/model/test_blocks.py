@@ -146,11 +146,21 @@ def test_a_memory_is_loaded_from_where_it_lies(engine: BlockEngine, model: Block
     learn(engine, TEXTS)
     staged = engine.memory.stage()
     other = BlockMemory(model, capacity=5)
-    other.load(staged.updates, staged.digests, staged.keys, staged.places, engine.update_number)
+    other.load(staged.updates, staged.documents, staged.digests, staged.keys, staged.places, engine.update_number)
     assert (other.digest(), other.update_number, other.num_tokens) == (engine.memory.digest(), 5, engine.memory.num_tokens)
     question = ask(TEXTS[3])
     found = [answer(BlockEngine(memory, engine.conversation, ALWAYS), question, Asking(limit=1)).read for memory in (engine.memory, other)]
     assert found[0] == found[1] and found[0][0].update == 3
+
+
+def test_a_later_part_is_found_by_what_its_document_begins_with(model: BlockLLM, folder: Path) -> None:
+    """Both documents' second parts tell of a price; which of them is asked for is named in the first part alone."""
+    engine = BlockEngine(BlockMemory(model, capacity=9), Conversation.of(folder), ALWAYS)
+    for name in ("QXJQXJQXJ", "VWKVWKVWK"):
+        engine.commit(prepared(engine, [engine.encode(name), engine.encode("a price: 55 francs")]))
+    for number, name in ((1, "QXJ"), (3, "VWK")):
+        found = answer(engine, ask(f"a price: francs {name}"), Asking(limit=1)).read
+        assert found[0].update == number, found
 
 
 def test_what_is_staged_stays_what_it_was(engine: BlockEngine) -> None:

@@ -47,12 +47,14 @@ def test_the_selector_learns_to_find_and_the_gate_is_calibrated(model: BlockLLM)
         parameter.requires_grad_(True)
     studied = study(model, lessons(60))
     general = states_of(model, [[256, *range(33 + number, 43 + number)] for number in range(12)], [(1, 11)] * 12)
-    trainer = SelectorTrainer(model.selector, SelectorConfig(documents=40, questions=60, general=6, rate=1e-2, warmup_steps=1), 0, 40)
-    losses = [trainer.step(number, studied, general)[0] for number in range(40)]
+    config = SelectorConfig(documents=40, questions=60, general=6, rate=1e-2, warmup_steps=1)
+    trainer = SelectorTrainer(model.selector, config, 0, 40, studied, general)
+    losses = [trainer.step(number)[0] for number in range(40)]
     assert sum(losses[-5:]) < sum(losses[:5]) / 2
     fresh = study(model, lessons(20, seed=9))
-    found = ranks(model.selector, fresh, [states for document in studied for states in document.chunks])["letters"]
-    assert sum(rank == 0 for rank, _ in found) / len(found) > 0.9
+    found = ranks(model.selector, fresh, studied)["letters"]
+    assert sum(each.block == 0 for each in found) / len(found) > 0.9
+    assert sum(each.source for each in found) / len(found) > 0.9
     for parameter in model.selector.parameters():
         parameter.requires_grad_(False)
     gate = calibrate(model.selector, fresh, [], general)

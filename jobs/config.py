@@ -20,6 +20,8 @@ _MISSING: Final = {
     "kafka.bootstrap_servers": "name your brokers, as in --set kafka.bootstrap_servers=127.0.0.1:9092; `memstream demo` brings its own",
     "kafka.topics": "name the topics of this stream, as in --set kafka.topics=[news]",
 }
+_QUOTED: Final = re.compile(r"""(['"])(?!<).{2,}\1""")
+"""What YAML's messages quote of the file, from the first quote to the last: a single character and the parser's own `'<...>'` may stay."""
 _OVERRIDE: Final = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -78,7 +80,8 @@ def _fault(error: yaml.YAMLError) -> str:
     """What is wrong and where, without the line itself: there may be a secret in it."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-    return place + " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read").split())
+    problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read").split())
+    return place + _QUOTED.sub("...", problem)
 
 
 def _put(tree: dict[str, Any], override: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tests.fuzz.targets import json_bytes, outside, scalars, texts, trees
 MEANT = ("not_known_yet", "not_ready", "timeout")
 """Refusals with a 5xx of their own: they say that the same request may be met later."""
 
-_served: list[LocalStream] = []
+_ending = ExitStack()
 
 
 @cache
@@ -37,24 +37,22 @@ def app() -> Any:
     """A front over one replica of a tiny model; `closing` ends it."""
     folder = Path(tempfile.mkdtemp(prefix="memstream-fuzz-"))
     checkpoint = tiny_block_checkpoint(folder / "tiny", K=16)
-    _served.append(LocalStream(checkpoint, folder / "snapshots", memory={"margin": -1e6, "read_share": 1e-9}))
-    return make_app(_served[0], HttpConfig())
+    stream = LocalStream(checkpoint, folder / "snapshots", memory={"margin": -1e6, "read_share": 1e-9})
+    _ending.callback(stream.close)
+    return make_app(stream, HttpConfig())
 
 
 @contextmanager
 def closing() -> Iterator[None]:
-    try:
+    with _ending:
         yield
-    finally:
-        while _served:
-            _served.pop().close()
         for kept in (app, client, operations):
             kept.cache_clear()
 
 
 @cache
 def client() -> TestClient:
-    return TestClient(app(), raise_server_exceptions=False)
+    return _ending.enter_context(TestClient(app(), raise_server_exceptions=False))
 
 
 @cache

@@ -26,7 +26,7 @@ from pipeline.decode import DecodeConfig, decode
 from pipeline.errors import MemstreamError
 from pipeline.ledger import Ledger
 from pipeline.positions import parse_positions
-from pipeline.reachability import address_of, advertised
+from pipeline.reachability import advertised, broker_address
 from pipeline.records import DeadLetter, Document, Partition, Record, Tombstone
 from tests.fuzz.targets import flipped, outside, texts, trees
 
@@ -129,7 +129,7 @@ def what_brokers_advertise(answer: bytes) -> None:
 @outside(texts | st.sampled_from(["[::1]:9092", "a:b:1", ":", "h:99999", "plaintext://h:1"]))
 def addresses(text: str) -> None:
     with contextlib.suppress(ValueError):
-        assert address_of(str(address_of(text))) == address_of(text)
+        assert broker_address(str(broker_address(text))) == broker_address(text)
 
 
 @outside(st.dictionaries(texts | st.sampled_from(["news/0", "a/b/3", "/", "news/-1"]), st.integers(), max_size=3))

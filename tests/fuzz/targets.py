@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 QUICK = settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 TARGETS: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {}
 """What is fuzzed, and with what."""

@@ -22,6 +22,8 @@ def address_of(text: str, default_port: int | None = None) -> Address:
     >>> str(address_of("one:9093")), str(address_of("[::1]", 9092)), str(address_of("one", 9092))
     ('one:9093', '[::1]:9092', 'one:9092')
     """
+    if "@" in text:
+        raise ValueError("an address with a user or a password in it: they do not belong there, where they are shown")
     host, separator, port = text.strip().rpartition(":")
     bare_v6 = text.strip().endswith("]") or (":" in host and not host.startswith("["))
     if default_port is not None and (not separator or bare_v6):

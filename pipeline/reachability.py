@@ -39,7 +39,7 @@ def broker_address(server: str) -> Address:
     >>> str(broker_address("one"))
     'one:9092'
     """
-    if "://" in server:
+    if "://" in server and "@" not in server:
         raise ValueError(f"{server!r}: brokers are named HOST:PORT, without {server.partition('://')[0]}://")
     return address_of(server, KAFKA_PORT)
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import Context
 from typing import Any
 
 import ray
@@ -38,7 +39,8 @@ class RemoteStream:
         self._board = Board(config.replicas.count, config.answers.hung_s)
         self._router = Router(remote_replicas(config), self._board, config.answers)
         self._heard_s = time.monotonic()
-        self.watching = asyncio.ensure_future(self._watch())
+        # In a context of its own: in that of the request that found the stream, Ray would cancel its calls when that request ends.
+        self.watching = asyncio.get_running_loop().create_task(self._watch(), context=Context())
 
     @property
     def name(self) -> str:

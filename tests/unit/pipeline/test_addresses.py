@@ -25,3 +25,9 @@ def test_addresses_are_read_and_written_alike(text: str, port: int | None, found
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no HOST:PORT"):
         address_of(text)
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="a user or a password") as caught:
+        address_of("me:s3cret@one:9092")
+    assert "s3cret" not in str(caught.value)

@@ -57,7 +57,8 @@ def client() -> TestClient:
 
 @cache
 def operations() -> list[Any]:
-    return [found.ok() for found in schemathesis.openapi.from_asgi("/openapi.json", app()).get_all_operations()]
+    found: list[Any] = list(schemathesis.openapi.from_asgi("/openapi.json", app()).get_all_operations())
+    return [each.ok() for each in found]
 
 
 def require_meant(status: int, text: str) -> None:

@@ -40,11 +40,12 @@ bench: $(READY) ## what an answer costs: by blocks remembered, together, under l
 	$(BIN)/python -m benchmarks.bench_http
 	$(BIN)/python -m benchmarks.bench_restore
 
-check: $(READY) ## lint, format, types, layers
+check: $(READY) ## lint, format, types, layers, known vulnerabilities of what is locked
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python infra/setup/audit.py requirements.txt
 
 format: $(READY) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -52,7 +53,7 @@ format: $(READY) ## mend what ruff can mend
 
 lock: $(READY) ## bring requirements.txt up to date with pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --extra s3 --extra gcs --extra evaluation --generate-hashes --python-version 3.11 --no-header -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header -o requirements.txt
 
 clean: ## remove everything made here, .venv included; runs/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo-data

@@ -253,11 +253,10 @@ class Answering:
         words, source = query.text.casefold(), (query.source or "").casefold()
         found = [
             row
-            for row in self._learner.state.ledger
+            for row in reversed(tuple(self._learner.state.ledger))
             if (not source or (row.source or "").casefold() == source)
             and (not words or any(words in (text or "").casefold() for text in (row.title, row.source, row.document_id)))
         ]
-        found.sort(key=lambda row: row.updates[0], reverse=True)
         page = found[query.offset : query.offset + query.limit]
         return DocumentsPage(documents=tuple(map(Remembered.of, page)), total=len(found))
 
@@ -265,7 +264,7 @@ class Answering:
         """What became of an offset."""
         learner = self._learner
         place, state = Partition(topic, partition), learner.state
-        row = next((row for row in state.ledger if (row.partition, row.offset) == (place, offset)), None)
+        row = state.ledger.at(place, offset)
         if row is not None:
             return Fate(state=Outcome.APPLIED.value, document=Remembered.of(row))
         if place not in state.positions or state.positions[place] <= offset:

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
 
+from actors import ray_insides
 from actors.errors import NoReplica
 from actors.handles import NAMESPACE
 from actors.lives import told
+from actors.ray_insides import MODE_VARIABLE
+from pipeline.addresses import Address, address_of
 from pipeline.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -33,9 +35,11 @@ PACKAGES = ("actors", "jobs", "model", "pipeline")
 RUNTIME_FILES = "/runtime_resources/working_dir_files/"
 """Where `ray job submit --working-dir` unpacks a job's files."""
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray sets for a job that it runs: its own cluster's code already."""
+
 PROBE_S = 3.0
-_CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-_MODE_VARIABLE, _TOKEN_VARIABLES = "RAY_AUTH_MODE", ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _SETTINGS_FRAME = 4
 
@@ -44,12 +48,13 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> None:
     """Join the Ray cluster at `address` (or `RAY_ADDRESS`), or start one on this machine: always a new one if it is "local".
 
     Raises:
-        ConfigurationError: the address cannot be one, or the cluster runs another Ray.
+        ConfigurationError: the address cannot be one, the cluster runs another Ray, or this Ray is none that can be closed to others.
         NoReplica: no cluster answers there, or it does not let us in.
     """
     if ray.is_initialized():
         return
-    _quiet_about_tokens()
+    ray_insides.require_known()
+    ray_insides.quiet_about_tokens()
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where == "local":
         _start(num_cpus)
@@ -63,13 +68,14 @@ def disconnect() -> None:
 
 
 def _start(num_cpus: int | None) -> None:
-    if os.environ.get(_MODE_VARIABLE, "").lower() == "disabled":
-        log.warning("%s=disabled: any process of this machine can run code in this cluster", _MODE_VARIABLE)
-    elif not _token_is_given():
-        own_token()
-    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray does on other systems by default: this node's address is 127.0.0.1
-    os.environ[_CLUSTER_VARIABLE] = "0"
-    _without_agent_http()
+    if os.environ.get(MODE_VARIABLE, "").lower() == "disabled":
+        log.warning("%s=disabled: any process of this machine can run code in this cluster", MODE_VARIABLE)
+    else:
+        if not _token_is_given():
+            own_token()
+        ray_insides.authenticate("token")
+    ray_insides.listen_on_loopback()
+    ray_insides.without_agent_http()
     _init(address="local", num_cpus=num_cpus, include_dashboard=False)
 
 
@@ -77,9 +83,10 @@ def _join(where: str) -> None:
     if where == "auto":
         _offer_token(local=_current_is_ours())
     else:
-        host, port = _parsed(where)
-        _require_ray(host, port)
-        _offer_token(local=is_here(host))
+        head = _head(where)
+        _require_closed(head)
+        _require_ray(head)
+        _offer_token(local=is_here(head.host))
     _init(address=where)
 
 
@@ -125,8 +132,8 @@ def _require_own_names() -> None:
 # ---------------------------------------------------------------------- addresses
 
 
-def _parsed(where: str) -> tuple[str, int]:
-    """HOST and PORT of a cluster's head. Raises ConfigurationError for what is none."""
+def _head(where: str) -> Address:
+    """The address of a cluster's head. Raises ConfigurationError for what is none."""
     if where.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"{where} is a web address, and a Ray cluster's is HOST:PORT of its head (port 6379 unless chosen); to run there as a job: "
@@ -137,10 +144,12 @@ def _parsed(where: str) -> tuple[str, int]:
             f"{where}: Ray's client protocol is not supported, since actors are placed by the machine they are started from; run this on a"
             " node of the cluster, or as a job (ray job submit)"
         )
-    host, _, port = where.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigurationError(f"--address {where}: want HOST:PORT of the cluster's head, as in 10.0.0.5:6379, or auto, or local")
-    return host.strip("[]"), int(port)
+    try:
+        return address_of(where)
+    except ValueError:
+        raise ConfigurationError(
+            f"--address {where}: want HOST:PORT of the cluster's head, as in 10.0.0.5:6379, or auto, or local"
+        ) from None
 
 
 def is_here(host: str) -> bool:
@@ -168,11 +177,22 @@ def _is_own(address: str) -> bool:
     return not number.is_unspecified
 
 
-def _require_ray(host: str, port: int) -> None:
+def _require_closed(head: Address) -> None:
+    """Raises ConfigurationError before another machine's cluster is joined of which nobody says that it is closed to others."""
+    told = _token_is_given() or os.environ.get(MODE_VARIABLE) or os.environ.get("RAY_USE_TLS") == "1"
+    if told or JOB_VARIABLE in os.environ or is_here(head.host):
+        return
+    raise ConfigurationError(
+        f"the Ray cluster at {head} is on another machine, and whoever reaches one without authentication runs code in it and in this"
+        f" process: give its token (RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH), or use TLS (RAY_USE_TLS=1); {MODE_VARIABLE}=disabled joins one"
+        " that asks nobody"
+    )
+
+
+def _require_ray(where: Address) -> None:
     """Raises NoReplica within seconds where no Ray listens: Ray itself would try for minutes."""
-    where = f"{host}:{port}"
     try:
-        with socket.create_connection((host, port), timeout=PROBE_S) as wire:
+        with socket.create_connection((where.host, where.port), timeout=PROBE_S) as wire:
             if os.environ.get("RAY_USE_TLS") == "1":
                 return
             wire.sendall(_HTTP2_PREFACE)
@@ -235,28 +255,9 @@ def _token_is_given() -> bool:
 def _offer_token(local: bool) -> None:
     """Ray takes the token from where the user says; by itself only this machine's clusters get this user's own."""
     if _token_is_given():
-        os.environ.setdefault(_MODE_VARIABLE, "token")
-    if os.environ.get(_MODE_VARIABLE):
+        os.environ.setdefault(MODE_VARIABLE, "token")
+    if os.environ.get(MODE_VARIABLE):
         return
     path = Path.home() / ".ray" / "auth_token"
     offered = local and path.is_file() and path.lstat().st_uid == os.geteuid()
-    os.environ[_MODE_VARIABLE] = "token" if offered else "disabled"
-    with contextlib.suppress(ImportError):
-        from ray import _raylet
-
-        vars(_raylet)["Config"].initialize("")  # what Ray has read of the environment before
-
-
-def _quiet_about_tokens() -> None:
-    """Ray says with each cluster that it has a token: nothing that whoever starts a stream must know."""
-    with contextlib.suppress(ImportError):  # a Ray that knows no tokens
-        from ray._private.authentication import authentication_token_setup as setup
-
-        setup.logger.setLevel(logging.ERROR)
-
-
-def _without_agent_http() -> None:
-    """Have Ray's agent start as where its web server is not installed: nothing of ours asks it, and it takes jobs from whoever does."""
-    from ray._private import utils
-
-    utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
+    ray_insides.authenticate("token" if offered else "disabled")

@@ -26,6 +26,9 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     name: str = Field(default=NAME, description="The embedded model, a folder in the published layout, or a hub name.")
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")] | None = Field(
+        default=None, description="Of a hub name: a commit's 40 digits; a branch's name, or null, may be another model tomorrow."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="auto: bfloat16 on a GPU and on CPUs that compute it (elsewhere it is ten times slower), float32 on others.",
@@ -39,6 +42,12 @@ class ModelConfig(BaseModel):
         if name == NAME:
             return name
         return absolute(name) if name.startswith(_PATHS) or name.count("/") != 1 or os.path.isdir(name) else name
+
+    @model_validator(mode="after")
+    def _revisions_are_the_hubs(self) -> Self:
+        if self.revision is not None and (self.name == NAME or os.path.isabs(self.name)):
+            raise ValueError(f"model.revision is of a hub name, and {self.name} is none")
+        return self
 
 
 class MemoryConfig(BaseModel):

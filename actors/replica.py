@@ -116,7 +116,9 @@ class Replica:
     def _start(self) -> None:
         config, device = self._config, device_of(self._config)
         self._device = device
-        engine = load_engine(checkpoint_folder(config.model.name), device, config.model.dtype, engine_options(config))
+        engine = load_engine(
+            checkpoint_folder(config.model.name, config.model.revision), device, config.model.dtype, engine_options(config)
+        )
         store = SnapshotStore(config.snapshots, config.stream)
         saver = Saver(config, store, engine, torch.device(device))
         state = self._patiently(saver.restore, "restores the latest snapshot") or StreamState.beginning({})

@@ -20,6 +20,8 @@ _MISSING: Final = {
     "kafka.bootstrap_servers": "name your brokers, as in --set kafka.bootstrap_servers=127.0.0.1:9092; `memstream demo` brings its own",
     "kafka.topics": "name the topics of this stream, as in --set kafka.topics=[news]",
 }
+_QUOTED: Final = re.compile(r"""('(?:[^'"]|<[a-z -]+>)')|['"].*['"]""")
+"""What YAML's messages quote: one character or a `'<block end>'` of the parser's own, or something of the file, up to the last quote."""
 _OVERRIDE: Final = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -58,7 +60,8 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands here twice", key.start_mark)
+                known = key.value if key.value in {name.rpartition(".")[2] for name in _all_keys(StreamConfig)} else "of this line"
+                raise yaml.constructor.ConstructorError(None, None, f"the key {known} stands here twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -78,7 +81,8 @@ def _fault(error: yaml.YAMLError) -> str:
     """What is wrong and where, without the line itself: there may be a secret in it."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-    return place + " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read").split())
+    problem = " ".join(str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read").split())
+    return place + _QUOTED.sub(lambda found: found[1] or "...", problem)
 
 
 def _put(tree: dict[str, Any], override: str) -> None:

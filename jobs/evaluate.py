@@ -68,6 +68,7 @@ def evaluate(
     cases_file: Annotated[Path, typer.Argument(metavar="CASES.jsonl", help="One case a line, as JSON.")],
     out: Annotated[Path | None, typer.Option("--json", help="Where to write the result.")] = None,
     checkpoint: Annotated[str, typer.Option(help="The embedded model, a folder in the published layout, or a hub name.")] = NAME,
+    revision: Annotated[str | None, typer.Option(help="Of a hub name: the commit, 40 digits.")] = None,
     together: Annotated[bool, typer.Option("--together", help="All cases in one stream, asked at its end.")] = False,
     among: Annotated[int, typer.Option(min=0, help="Unrelated documents (encyclopaedia summaries), mixed in evenly.")] = 0,
     dense: Annotated[bool, typer.Option("--dense", help="Read the newest blocks all at once, without choosing.")] = False,
@@ -86,7 +87,7 @@ def evaluate(
         torch.set_num_threads(threads)
     started_s = time.monotonic()
     stream = mixed(cases, unrelated_documents(cases, among, seed))
-    folder = checkpoint_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint, revision)
     student = rag_student(folder, device, most) if rag else engine_student(folder, device, len(stream), seed, dense, most)
     verdicts = examine_together(student, cases, stream) if together else examine_each(student, cases, stream)
     config = {

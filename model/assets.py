@@ -105,6 +105,11 @@ def cache_dir() -> Path:
         owners, found = {path.lstat().st_uid, path.stat().st_uid}, path.stat()  # of a link, and of what it leads to
         if owners != {os.geteuid()}:
             raise AssetError(f"{path} belongs to another user, and what lies there is believed: set {CACHE_VARIABLE} to a folder of yours")
+        if found.st_mode & 0o022:
+            raise AssetError(
+                f"others may write into {path}, and what lies there is believed: look what is in it, then chmod 700 {path}, or set"
+                f" {CACHE_VARIABLE} to another folder"
+            )
         if found.st_mode & 0o077:
             path.chmod(0o700)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home

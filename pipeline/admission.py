@@ -10,6 +10,7 @@ same version stays.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,12 +41,21 @@ class AdmissionConfig(BaseModel):
         description="Share of the memory that one source's documents may fill; more of it is filtered. null: all of it.",
     )
 
+    @cached_property
+    def allowed(self) -> frozenset[str]:
+        """Of `allow_sources`, as names are compared."""
+        return frozenset(map(same_name, self.allow_sources))
+
+    @cached_property
+    def denied(self) -> frozenset[str]:
+        """Of `deny_sources`, as names are compared."""
+        return frozenset(map(same_name, self.deny_sources))
+
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
         if self.max_chars is not None and self.max_chars < self.min_chars:
             raise ValueError(f"max_chars {self.max_chars} is below min_chars {self.min_chars}: nothing could pass")
-        both = set(map(same_name, self.allow_sources)) & set(map(same_name, self.deny_sources))
-        if both:
+        if both := self.allowed & self.denied:
             raise ValueError(f"both allowed and denied: {', '.join(sorted(both))}")
         return self
 
@@ -122,7 +132,6 @@ def _length_fault(chars: int, config: AdmissionConfig) -> str | None:
 
 def _source_fault(source: str | None, config: AdmissionConfig) -> str | None:
     name = same_name(source)
-    if name in set(map(same_name, config.deny_sources)):
+    if name in config.denied:
         return "source_denied"
-    allowed = set(map(same_name, config.allow_sources))
-    return "source_not_allowed" if allowed and name not in allowed else None
+    return "source_not_allowed" if config.allowed and name not in config.allowed else None

@@ -29,6 +29,9 @@ SOURCE_SHARE: Final = 4
 """Where a header line is too long, its source keeps a quarter of it."""
 
 _SENTENCES: Final = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[\u3002\uff01\uff1f\n])")
+_BARS: Final = re.compile("[|\u00a6\u01c0\u2223\u2502\u2503\u2758\ufe31\uff5c\uffe4\uffe8]")
+"""The header line's separator, and what looks like it."""
+
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -170,7 +173,7 @@ def header_parts(document: Headed, order: Sequence[str] = ("title", "source", "d
 
 def _plain(value: str | None) -> str:
     """One line without separators: neither may make a part of it look like the next part, or like text."""
-    return " ".join((value or "").replace("|", "/").split())
+    return " ".join(_BARS.sub("/", value or "").split())
 
 
 def _date(event_time_ms: int) -> str:

@@ -43,8 +43,8 @@ MAX_LINK_CHARS: Final = 2048
 MAX_DEPTH: Final = 64
 """Levels of JSON. Python's own limit depends on how deep the caller's stack happens to be, which a replay would not repeat."""
 
-_IMPLICIT: Final = re.compile(r".+/[0-9]+/[0-9]+")
-"""What a record without an id of its own is called: topic/partition/offset."""
+_TAKEN: Final = re.compile(r".+/[0-9]+/[0-9]+|(?:id|sha256):.*")
+"""Ids that records have for other reasons: of one without an id of its own (topic/partition/offset), of a long one, and these escaped."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -306,10 +306,10 @@ def _identity(item: dict[str, Any], path: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
         raise _Undecodable(Reason.WRONG_TYPE, f"field {path!r} is {_kind(value)}, neither a string nor an integer")
     line = _one_line(value or "")
-    if _IMPLICIT.fullmatch(line):
-        return f"id:{line}"  # it is not to be taken for another record's place
     # A cut id could become another document's id; its digest cannot.
-    return line if len(line) <= MAX_LABEL_CHARS else f"sha256:{hashlib.sha256(line.encode()).hexdigest()}"
+    if len(line) > MAX_LABEL_CHARS:
+        return f"sha256:{hashlib.sha256(line.encode()).hexdigest()}"
+    return f"id:{line}" if _TAKEN.fullmatch(line) else line  # it is not to be taken for another record's
 
 
 def _event_time_ms(record: Record, item: dict[str, Any], path: str | None, max_ahead_ms: int) -> int:

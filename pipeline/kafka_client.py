@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline import kafka_patches
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
 from pipeline.paths import LocalPath, absolute
-from pipeline.reachability import address_of, require_answer
+from pipeline.reachability import broker_address, require_answer
 from pipeline.records import Partition
 
 __all__ = [
@@ -156,7 +156,7 @@ class KafkaConfig(SecurityConfig):
     @field_validator("bootstrap_servers")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(address_of(server)) for server in value)
+        return tuple(str(broker_address(server)) for server in value)
 
 
 def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class LedgerRow:
         )
 
     @property
+    def place(self) -> tuple[Partition, int]:
+        return self.partition, self.offset
+
+    @property
     def record_key(self) -> RecordKey | None:
         return None if self.key is None else (self.partition.topic, self.key)
 
@@ -108,6 +112,7 @@ class Ledger:
     _keys: Map[RecordKey, frozenset[str]] = field(default_factory=Map)
     _owners: Map[int, str] = field(default_factory=Map)
     _sources: Map[str, int] = field(default_factory=Map)
+    _places: Map[tuple[Partition, int], str] = field(default_factory=Map)
 
     def __contains__(self, content_sha256: object) -> bool:
         return content_sha256 in self._contents
@@ -127,6 +132,11 @@ class Ledger:
 
     def document(self, document_id: str) -> LedgerRow | None:
         return self._rows.get(document_id)
+
+    def at(self, partition: Partition, offset: int) -> LedgerRow | None:
+        """The document that was read there."""
+        name = self._places.get((partition, offset))
+        return None if name is None else self._rows[name]
 
     def with_key(self, topic: str, key: bytes) -> tuple[LedgerRow, ...]:
         """The documents that were published in a topic under a key."""
@@ -155,6 +165,7 @@ class Ledger:
             keys,
             owners.finish(),
             _counted(cleared._sources, row.source, len(row.updates)),
+            cleared._places.set(row.place, row.document_id),
         )
 
     def without(self, document_ids: Collection[str]) -> Ledger:
@@ -170,7 +181,9 @@ class Ledger:
             keys = ledger._keys if row.record_key is None else _removed(ledger._keys, row.record_key, name)
             contents = _removed(ledger._contents, row.content_sha256, name)
             sources = _counted(ledger._sources, row.source, -len(row.updates))
-            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources)
+            # A topic that was made anew has other documents at the same places.
+            places = ledger._places.delete(row.place) if ledger._places.get(row.place) == name else ledger._places
+            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources, places)
         return ledger
 
     def forgetting(self, updates: Collection[int]) -> Ledger:
@@ -186,7 +199,7 @@ class Ledger:
                 continue
             rows = ledger._rows.set(row.document_id, replace(row, updates=left))
             sources = _counted(ledger._sources, row.source, -1)
-            ledger = Ledger(rows, ledger._contents, ledger._keys, ledger._owners.delete(update), sources)
+            ledger = Ledger(rows, ledger._contents, ledger._keys, ledger._owners.delete(update), sources, ledger._places)
         return ledger
 
     def to_table(self) -> pa.Table:
@@ -207,6 +220,7 @@ class Ledger:
         """A ledger of many rows at once. Raises ValueError where two have the same id or share an update."""
         by_id, contents, keys, owners = Map[str, LedgerRow]().mutate(), dict[str, set[str]](), dict[RecordKey, set[str]](), dict[int, str]()
         sources: Counter[str] = Counter()
+        places: dict[tuple[Partition, int], str] = {}
         for row in rows:
             if row.document_id in by_id or any(update in owners for update in row.updates) or not row.updates:
                 raise ValueError(f"not a ledger: {row.document_id!r} or one of its updates {row.updates} stands in it twice")
@@ -214,9 +228,10 @@ class Ledger:
             contents.setdefault(row.content_sha256, set()).add(row.document_id)
             owners |= dict.fromkeys(row.updates, row.document_id)
             sources[same_name(row.source)] += len(row.updates)
+            places[row.place] = row.document_id
             if row.record_key is not None:
                 keys.setdefault(row.record_key, set()).add(row.document_id)
-        return cls(by_id.finish(), _frozen(contents), _frozen(keys), Map(owners), Map(sources))
+        return cls(by_id.finish(), _frozen(contents), _frozen(keys), Map(owners), Map(sources), Map(places))
 
 
 def _counted(index: Map[str, int], source: str | None, more: int) -> Map[str, int]:

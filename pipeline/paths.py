@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
+
+from pipeline.errors import ConfigurationError
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
@@ -43,6 +46,22 @@ def absolute(path: str) -> str:
     if "\0" in path:
         raise ValueError(f"{path!r} holds a NUL character")
     return os.path.abspath(os.path.expanduser(expanded(path)))
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that only this user can write into, as little as into the one that it lies in; made if it is not there.
+
+    Raises ConfigurationError for another one: what lies in it is believed.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in (path.parent, path):
+        found = each.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ConfigurationError(
+                f"{each} belongs to another user, or others may write into it, and what lies there is believed: chmod 700 it if it is"
+                " yours, or set MEMSTREAM_CACHE to a folder of yours"
+            )
+    return path
 
 
 LocalPath: TypeAlias = Annotated[str, AfterValidator(absolute)]

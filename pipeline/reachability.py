@@ -15,13 +15,14 @@ import ssl
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.addresses import Address, address_of
 from pipeline.errors import BrokerUnavailable, ConfigurationError
 
 log = logging.getLogger(__name__)
 
+KAFKA_PORT = 9092
 LONGEST_PROBE_S = 5.0
 _MOST_ANSWER_BYTES = 8 << 20
 _API_VERSIONS, _METADATA = 18, 3
@@ -32,34 +33,15 @@ class _Fault(Exception):
     """What was seen; the message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """HOST:PORT of a broker."""
+def broker_address(server: str) -> Address:
+    """Where a broker is; its port is 9092 where none is given. Raises ValueError.
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def address_of(server: str) -> Address:
-    """`HOST:PORT`, `[V6]:PORT` or `HOST`, whose port is 9092. Raises ValueError.
-
-    >>> str(address_of("one:9093")), str(address_of("[::1]:9092")), str(address_of("one"))
-    ('one:9093', '[::1]:9092', 'one:9092')
+    >>> str(broker_address("one"))
+    'one:9092'
     """
-    if "://" in server:
+    if "://" in server and "@" not in server:
         raise ValueError(f"{server!r}: brokers are named HOST:PORT, without {server.partition('://')[0]}://")
-    text = server.strip()
-    host, separator, port = text.rpartition(":")
-    bare_v6 = (text.startswith("[") and text.endswith("]")) or (":" in host and not host.startswith("["))
-    if not separator or bare_v6:
-        host, port = text, "9092"
-    host = host.strip("[]")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{server!r} is no HOST:PORT")
-    return Address(host, int(port))
+    return address_of(server, KAFKA_PORT)
 
 
 def require_answer(servers: Sequence[str], security: Mapping[str, Any], timeout_s: float) -> None:
@@ -79,7 +61,7 @@ def require_answer(servers: Sequence[str], security: Mapping[str, Any], timeout_
     for number, server in enumerate(servers):
         left_s = max(0.2, (deadline_s - time.monotonic()) / (len(servers) - number))
         try:
-            _probe(address_of(server), context, protocol, time.monotonic() + left_s)
+            _probe(broker_address(server), context, protocol, time.monotonic() + left_s)
             return
         except _Fault as fault:
             faults.append(f"{server}: {fault}")

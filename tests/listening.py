@@ -20,19 +20,30 @@ class Listener(NamedTuple):
     port: int
 
 
+def commands_of(root: int) -> list[str]:
+    """The commands of a process and all that descend from it."""
+    return [_command(pid) for pid in {root, *_descendants(root)}]
+
+
 def listeners(root: int) -> list[Listener]:
     """Of a process and all that descend from it."""
     sockets = dict(_sockets())
     found = []
     for pid in {root, *_descendants(root)}:
         with suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+            command = _command(pid)
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):
                     inode = str(link.readlink()).removeprefix("socket:[").rstrip("]")
                     if inode in sockets:
                         found.append(Listener(pid, command, *sockets[inode]))
     return found
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+    return ""
 
 
 def is_loopback(address: str) -> bool:

@@ -60,7 +60,7 @@ class Doorkeeper:
         scheme, _, given = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not given.strip():
             raise Refused(401, "send a key: Authorization: Bearer KEY", code="no_key")
-        digest = hashlib.sha256(given.strip().encode()).hexdigest()
+        digest = hashlib.sha256(given.strip().encode(errors="surrogatepass")).hexdigest()
         # All of them are compared, so that the time it takes tells nothing.
         found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not found:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import Context
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from actors.errors import NoReplica
 from actors.handles import NAMESPACE, query_name, remote_replicas
 from actors.http.config import HttpConfig
 from actors.messages import DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
+from actors.ray_insides import serve_on_loopback
 from actors.router import Board, Router
 from pipeline.publish import Published
 
@@ -25,7 +27,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 WATCH_S = 5.0
-LOOPBACK = "127.0.0.1"
 CALL_TIMEOUT_S = 60.0
 APPLICATION = "memstream"
 
@@ -38,7 +39,8 @@ class RemoteStream:
         self._board = Board(config.replicas.count, config.answers.hung_s)
         self._router = Router(remote_replicas(config), self._board, config.answers)
         self._heard_s = time.monotonic()
-        self.watching = asyncio.ensure_future(self._watch())
+        # In a context of its own: in that of the request that found the stream, Ray would cancel its calls when that request ends.
+        self.watching = asyncio.get_running_loop().create_task(self._watch(), context=Context())
 
     @property
     def name(self) -> str:
@@ -128,7 +130,7 @@ def start_front(config: HttpConfig) -> str:
     def app() -> Any:
         from actors.http.app import make_app
 
-        _listen_as_the_node_does()
+        serve_on_loopback()
         return make_app(ClusterStreams(), config)
 
     # Serve's account of itself is for warnings alone: the terminal belongs to whoever runs the stream.
@@ -151,15 +153,6 @@ def start_front(config: HttpConfig) -> str:
     serve.run(Front.bind(), name=APPLICATION, route_prefix="/")  # type: ignore[attr-defined]
     host = f"[{config.host}]" if ":" in config.host else config.host
     return f"http://{host}:{config.port}"
-
-
-def _listen_as_the_node_does() -> None:
-    """Serve's own door between its parts listens on all addresses, also where the whole cluster listens on loopback; there it shall not."""
-    from ray.serve._private import replica
-
-    add_port: Any = vars(replica)["add_port_to_grpc_server"]
-    if ray.util.get_node_ip_address() == LOOPBACK:
-        vars(replica)["add_port_to_grpc_server"] = lambda server, address: add_port(server, address.replace("[::]", LOOPBACK))
 
 
 def stop_front() -> None:

@@ -33,13 +33,50 @@ def corrupt_if_unreadable(where: str) -> Iterator[None]:
         raise SnapshotCorrupt(f"{where} cannot be read: {str(error) or type(error).__name__}") from error
 
 
-def open_file(buffer: Any, where: str) -> pa.ipc.RecordBatchFileReader:
-    """An IPC file in memory, or mapped. Raises SnapshotCorrupt, also where one of its batches is compressed."""
+def read_batches(source: Any, schema: pa.Schema, where: str) -> list[pa.RecordBatch]:
+    """All batches of an IPC file, in memory or mapped; nothing is copied.
+
+    They are read in the order in which they lie there, as their sizes were looked at: the file's own list, at its end, may point elsewhere.
+    Raises SnapshotCorrupt, also where the columns are others, or one of the batches is compressed.
+    """
     with corrupt_if_unreadable(where):
-        source = buffer if isinstance(buffer, pa.Buffer) else buffer.read_buffer()
-        for message in messages(pa.BufferReader(source.slice(MAGIC_BYTES)), where):
-            del message
-        return pa.ipc.open_file(source)
+        buffer = source if isinstance(source, pa.Buffer) else source.read_buffer()
+        found = messages(pa.BufferReader(buffer.slice(MAGIC_BYTES)), where)
+        require_schema(next(found, None), schema, where)
+        batches = [whole_batch(message, schema, where) for message in found]
+        if pa.ipc.open_file(buffer).num_record_batches != len(batches):
+            raise SnapshotCorrupt(f"{where} has {len(batches)} batches and says that they are others")
+    return batches
+
+
+def require_schema(message: pa.ipc.Message | None, schema: pa.Schema, where: str) -> None:
+    """Raises SnapshotCorrupt unless that is the message that announces these columns, whatever else it tells of them."""
+    if message is None or message.type != "schema":
+        raise SnapshotCorrupt(f"{where} cannot be read: it begins without a schema")
+    found = pa.ipc.read_schema(message)
+    if not found.equals(schema):
+        raise SnapshotCorrupt(f"{where} has columns {str(found.names)[:400]}, want {schema.names} with their types")
+
+
+def whole_batch(message: pa.ipc.Message, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    """A batch that may be looked into: Arrow itself believes offsets, and reads wherever they point.
+
+    Raises SnapshotCorrupt, also where a value is missing that must be there.
+    """
+    if message.type != _RECORD_BATCH:
+        raise SnapshotCorrupt(f"{where} has a {message.type} where a batch of rows is due")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    for field in schema:
+        if _lacks(batch.column(field.name), field):
+            raise SnapshotCorrupt(f"{where}: column {field.name} lacks values")
+    return batch
+
+
+def _lacks(column: pa.Array, field: pa.Field) -> bool:
+    if not field.nullable and column.null_count:
+        return True
+    return pa.types.is_nested(field.type) and _lacks(column.values, field.type.value_field)
 
 
 def messages(source: Any, where: str) -> Iterator[pa.ipc.Message]:

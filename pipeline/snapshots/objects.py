@@ -28,7 +28,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailable
-from pipeline.paths import absolute, expanded
+from pipeline.paths import absolute, expanded, private_folder
 from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWriter
 
 BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
@@ -140,10 +140,9 @@ class ObjectStore:
 
         Raises FileNotFoundError, and SnapshotCorrupt where what arrived has another digest.
         """
-        kept = cache / f"{sha256}.arrow"
+        kept = private_folder(cache) / f"{sha256}.arrow"
         if kept.is_file():
             return kept
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         arriving = cache / f".{sha256}.{uuid4().hex}.tmp"
         try:
             with self.reader(name) as source, arriving.open("xb") as target:

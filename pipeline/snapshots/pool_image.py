@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
-from pipeline.snapshots.arrow import MAGIC_BYTES, corrupt_if_unreadable, messages
+from pipeline.snapshots.arrow import MAGIC_BYTES, corrupt_if_unreadable, messages, require_schema, whole_batch
 from pipeline.snapshots.checksums import Hash, HashingReader, HashingWriter
 from pipeline.snapshots.manifest import Dtype, PoolShape
 
@@ -130,17 +130,13 @@ def read_layers(source: HashingReader, shape: PoolShape) -> Iterator[LayerImage]
     source.read(MAGIC_BYTES)
     with corrupt_if_unreadable("pool.arrow"):
         found = messages(pa.PythonFile(source, mode="r"), "pool.arrow")
-        first = next(found, None)
-        if first is None or first.type != "schema":
-            raise SnapshotCorrupt("pool.arrow cannot be read: it begins without a schema")
-        schema = pa.ipc.read_schema(first)
-        if not schema.equals(pa.schema(_fields(shape))):
-            raise SnapshotCorrupt(f"pool.arrow has columns {schema.remove_metadata()}, the manifest says {shape}")
+        schema = pa.schema(_fields(shape))
+        require_schema(next(found, None), schema, "pool.arrow")
         for number in range(shape.num_layers):
             message = next(found, None)
             if message is None:
                 raise SnapshotCorrupt("pool.arrow cannot be read: it ends too early")
-            yield _read_layer(pa.ipc.read_record_batch(message, schema), number, shape)
+            yield _read_layer(whole_batch(message, schema, "pool.arrow"), number, shape)
 
 
 def _fields(shape: PoolShape) -> Iterator[pa.Field]:
@@ -191,7 +187,6 @@ def _bytes(values: NDArray[Any]) -> memoryview:
 
 
 def _read_layer(batch: pa.RecordBatch, number: int, shape: PoolShape) -> LayerImage:
-    batch.validate()
     if batch.num_rows != shape.num_tokens or (_values(batch["layer"], np.dtype("<i4")) != number).any():
         raise SnapshotCorrupt(f"pool.arrow: batch {number} holds {batch.num_rows} rows, want {shape.num_tokens} of layer {number}")
     memory = _values(batch["memory"].flatten(), numpy_dtype(shape.dtype))

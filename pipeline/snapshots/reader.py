@@ -12,14 +12,14 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError
-from pipeline.ledger import Ledger
+from pipeline.ledger import LEDGER_SCHEMA, Ledger
 from pipeline.positions import StreamState, parse_positions
-from pipeline.snapshots.arrow import corrupt_if_unreadable, open_file
+from pipeline.snapshots.arrow import corrupt_if_unreadable, read_batches
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
 from pipeline.snapshots.objects import open_store
 from pipeline.snapshots.pool_image import LayerImage, read_layers
-from pipeline.snapshots.segments import MappedSegment, RestoredBlocks, memory_sha256, read_index
+from pipeline.snapshots.segments import INDEX_SCHEMA, MappedSegment, RestoredBlocks, memory_sha256, read_index
 
 CACHE_VARIABLE = "MEMSTREAM_CACHE"
 
@@ -154,7 +154,7 @@ class SnapshotReader:
         shape = manifest.memory
         if not isinstance(shape, BlockShape):
             raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch} holds a pool, not blocks")
-        updates, homes, rows, digests = read_index(self._table(manifest.object("index.arrow")))
+        updates, homes, rows, digests = read_index(self._table(manifest.object("index.arrow"), INDEX_SCHEMA))
         segments = tuple((entry.path, self.open_segment(entry, shape)) for entry in manifest.segments)
         wrong = len(updates) != shape.blocks or memory_sha256(digests) != manifest.memory_sha256
         if wrong or (len(homes) and (homes.min() < 0 or homes.max() >= len(segments))):
@@ -169,17 +169,15 @@ class SnapshotReader:
         """Raises SnapshotCorrupt."""
         entry = manifest.object("ledger.arrow")
         with corrupt_if_unreadable(self._objects.url(entry.path)):
-            return Ledger.from_table(self._table(entry))
+            return Ledger.from_table(self._table(entry, LEDGER_SCHEMA))
 
-    def _table(self, entry: ObjectEntry) -> pa.Table:
+    def _table(self, entry: ObjectEntry, schema: pa.Schema) -> pa.Table:
         try:
             data = self._objects.read(entry.path)
         except FileNotFoundError:
             raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
         self._require(entry, Digest.of(data))
-        where = self._objects.url(entry.path)
-        with corrupt_if_unreadable(where):
-            return open_file(pa.py_buffer(data), where).read_all()
+        return pa.Table.from_batches(read_batches(pa.py_buffer(data), schema, self._objects.url(entry.path)), schema)
 
     def read_state(self, manifest: Manifest) -> StreamState:
         """SNAPSHOT-IS-TRUTH: where the stream goes on. The state that `write` was given, with its ledger."""

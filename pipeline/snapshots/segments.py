@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
-from pipeline.snapshots.arrow import corrupt_if_unreadable, open_file
+from pipeline.snapshots.arrow import read_batches
 from pipeline.snapshots.checksums import HashingWriter
 from pipeline.snapshots.manifest import BlockShape
 
@@ -113,14 +113,7 @@ class MappedSegment:
 
     def __init__(self, path: Path, shape: BlockShape) -> None:
         self.path, self._shape = path, shape
-        with corrupt_if_unreadable(str(path)):
-            file = open_file(pa.memory_map(str(path)), str(path))
-            if not file.schema.equals(SEGMENT_SCHEMA):
-                raise SnapshotCorrupt(f"{path} has columns {file.schema.names}: not a segment of blocks")
-            batches = [file.get_batch(number) for number in range(file.num_record_batches)]
-            for batch in batches:
-                batch.validate()
-        self._batches = batches
+        self._batches = batches = read_batches(pa.memory_map(str(path)), SEGMENT_SCHEMA, str(path))
         self._starts = np.concatenate(([0], np.cumsum([batch.num_rows for batch in batches]))).astype(np.int64)
         self.updates: NDArray[np.int64] = _joined([batch["update"].to_numpy() for batch in batches], np.int64)
         self.tokens: NDArray[np.int32] = _joined([batch["tokens"].to_numpy() for batch in batches], np.int32)
@@ -152,6 +145,8 @@ class MappedSegment:
 
     def _check_sizes(self) -> None:
         """The lists' lengths are what tokens and shape say, so that no view can have another shape."""
+        if len(self) and not 0 < self.tokens.min() <= self.tokens.max() <= self._shape.update_tokens:
+            raise SnapshotCorrupt(f"{self.path}: tokens do not have the shape of {self._shape}")
         each = {"keys": self._shape.key_size, "states": self._shape.num_layers * self._shape.hidden_size}
         for column, size in each.items():
             lengths = _joined([np.diff(_numpy(batch[column].offsets)) for batch in self._batches], np.int64)
@@ -229,9 +224,7 @@ def index_table(image: BlocksImage, new_segment: int) -> pa.Table:
 
 
 def read_index(table: pa.Table) -> Iterator[NDArray[Any]]:
-    """updates, homes, rows and digests. Raises SnapshotCorrupt where it is no index."""
-    if not table.schema.equals(INDEX_SCHEMA):
-        raise SnapshotCorrupt(f"not an index of blocks: columns {table.schema.names}")
+    """updates, homes, rows and digests of a table of `INDEX_SCHEMA`."""
     joined = table.combine_chunks()
     for name in ("update", "segment", "row"):
         yield joined[name].to_numpy()

@@ -1,4 +1,4 @@
-"""A cluster that we start: on loopback alone, behind a token, and with our own packages whatever lies in the working directory."""
+"""What we start (`run`, `serve`, `demo`): on loopback alone, behind a token, with our own packages whatever lies in the working folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from actors.config import StreamConfig
+from model.assets import cache_dir
 from pipeline.publish import Publisher
-from tests.listening import is_loopback, listeners
+from tests.listening import commands_of, is_loopback, listeners
 from tests.processes import Job, Jobs, eventually, free_port
 
 pytestmark = pytest.mark.integration
@@ -42,16 +43,64 @@ def test_a_run_listens_on_loopback_behind_a_token_and_finds_its_own_packages(
     job = alone.run(config, "--http")
     try:
         eventually(lambda: answers(job, port), "the front answers")
-        found = listeners(job.process.pid)
-        assert {each.port for each in found} >= {port}
-        assert [each for each in found if not is_loopback(each.address)] == []
+        assert port in ports_on_loopback(job)
         token = tmp_path / "home" / ".ray" / "auth_token"
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
-        job.signal(signal.SIGTERM)
-        job.end()
+        end(job)
     finally:
         job.kill()
     assert "a package of the user" not in job.errors()
+
+
+def test_a_front_beside_a_run_listens_on_loopback(alone: Jobs, stream: Callable[..., StreamConfig]) -> None:
+    port = free_port()
+    config = stream()
+    with Publisher(config.kafka, config.kafka.topics[0]) as publisher:
+        publisher.publish_one({"text": "Person one."})
+    run = alone.run(config)
+    try:
+        eventually(lambda: "ray::Replica" in commands(run), "a replica runs")
+        serve = alone.start("serve", "--address", "auto", "--port", str(port))
+        try:
+            eventually(lambda: answers(serve, port), "the front answers")
+            assert port in ports_on_loopback(run, serve)  # Serve's processes are the cluster's, and so the run's
+            end(serve)
+        finally:
+            serve.kill()
+        end(run)
+    finally:
+        run.kill()
+
+
+@pytest.mark.slow
+def test_the_demo_listens_on_loopback_with_its_broker(alone: Jobs) -> None:
+    alone.environ["MEMSTREAM_CACHE"] = str(cache_dir())  # the model is there, or is fetched once
+    job = alone.start("demo")
+    try:
+        kinds = ("tansu", "gcs_server", "raylet", "ray::Replica", "ray::Poller")
+        eventually(lambda: all(kind in commands(job) for kind in kinds) or job.process.poll() is not None, "all of it runs", timeout_s=280)
+        assert len(ports_on_loopback(job)) >= 4, job.errors()
+    finally:
+        job.signal(signal.SIGINT)
+        job.kill()
+
+
+def ports_on_loopback(*jobs: Job) -> set[int]:
+    """Where jobs and all their descendants listen. Fails where one of them can be reached from elsewhere."""
+    found = [each for job in jobs for each in listeners(job.process.pid)]
+    assert [each for each in found if not is_loopback(each.address)] == []
+    return {each.port for each in found}
+
+
+def commands(job: Job) -> str:
+    """Of the job and its descendants."""
+    assert job.process.poll() is None, job.errors()
+    return "\n".join(commands_of(job.process.pid))
+
+
+def end(job: Job) -> None:
+    job.signal(signal.SIGTERM)
+    job.end()
 
 
 def answers(job: Job, port: int) -> bool:

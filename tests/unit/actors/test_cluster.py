@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import ray
 from actors import cluster
 from actors.cluster import connect, is_here, own_token
 from actors.errors import NoReplica
+from actors.ray_insides import LEAST
 from pipeline.errors import ConfigurationError
 from tests.doubles.ports import Listen, answering, ports, silent
 
@@ -126,6 +128,49 @@ def test_a_token_that_is_given_goes_where_the_user_goes(monkeypatch: pytest.Monk
 def test_only_addresses_of_this_machine_are_here() -> None:
     assert is_here("127.0.0.1") and is_here("::1") and is_here("localhost")
     assert not is_here("192.0.2.200") and not is_here("no-such-host.invalid") and not is_here("0.0.0.0")
+
+
+def test_another_machines_cluster_is_joined_only_with_a_token_tls_or_in_as_many_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_require_ray", lambda head: None)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ConfigurationError, match=r"192\.0\.2\.77:6379 is on another machine.*RAY_AUTH_TOKEN"):
+        connect("192.0.2.77:6379")
+    assert "RAY_AUTH_MODE" not in os.environ
+    for name, value in (
+        ("RAY_AUTH_TOKEN", "given"),
+        ("RAY_USE_TLS", "1"),
+        ("RAY_AUTH_MODE", "disabled"),
+        ("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"),
+    ):
+        with monkeypatch.context() as told:
+            told.setitem(os.environ, name, value)
+            connect("192.0.2.77:6379")
+            told.delenv("RAY_AUTH_MODE", raising=False)
+
+
+@pytest.mark.parametrize("version", ["2.52.1", "2.58.1", "1.13.0"])
+def test_a_ray_whose_clusters_cannot_be_closed_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "__version__", version)
+    with pytest.raises(ConfigurationError, match=rf"needs ray>=2\.59.*this is Ray {version}"):
+        connect("local")
+
+
+def test_a_ray_with_other_insides_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER")
+    with pytest.raises(ConfigurationError, match="ENABLE_RAY_CLUSTER is gone"):
+        connect("local")
+
+
+def test_the_bound_in_the_package_is_the_one_that_is_checked() -> None:
+    project = tomllib.loads((cluster.ROOT / "pyproject.toml").read_text())["project"]
+    (needs,) = [line for line in project["dependencies"] if line.startswith("ray[")]
+    assert needs.endswith(f">={'.'.join(map(str, LEAST))}")
+
+
+def test_an_own_cluster_asks_for_the_token_whatever_rays_default_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    connect("local")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_packages_of_a_job_that_hide_ours_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,10 @@ def test_the_cache_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert stat.S_IMODE(cache_dir().stat().st_mode) == 0o700
     cache_dir().chmod(0o755)
     assert stat.S_IMODE(cache_dir().stat().st_mode) == 0o700
+    cache_dir().chmod(0o777)
+    with pytest.raises(AssetError, match=r"others may write into .*chmod 700"):
+        cache_dir()
+    (tmp_path / "deep" / "cache").chmod(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(AssetError, match="belongs to another user"):
         cache_dir()

@@ -89,7 +89,7 @@ def test_a_stream_without_brokers_is_told_how_to_name_them() -> None:
     [
         ("kafka: [", "is not YAML"),
         ("- a\n- b\n", "holds a list"),
-        ("stream: a\nstream: b\n", "the key 'stream' stands here twice"),
+        ("stream: a\nstream: b\n", "the key stream stands here twice"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, text: str, said: str) -> None:
@@ -170,6 +170,17 @@ def test_a_fault_in_a_file_is_told_by_its_place_and_not_by_its_line(tmp_path: Pa
         load_config(path)
     assert "line " in str(caught.value) and "s3cret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "value", ["!s3cret", "*s3cret", "'a", "!!python/object:s3cret x", "{s3cret: 1, s3cret: 2}", "! s3cret:\n 's", "&s3cret &s3cret"]
+)
+def test_what_yaml_says_of_a_file_quotes_nothing_of_it(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "feed.yaml"
+    path.write_text(f"kafka:\n  topics: [news]\n  sasl_plain_password: {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(path)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_credentials_in_a_stores_address_are_refused_and_not_repeated() -> None:

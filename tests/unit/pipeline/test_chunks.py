@@ -64,12 +64,15 @@ def test_a_short_document_is_one_chunk_under_its_header() -> None:
     assert (result.tokens_total, result.tokens_left_out) == (16, 0)
 
 
-@pytest.mark.parametrize("title", ["Peace | Reuters | 1 Jan 2030", "x" * 500, "a|b||c|" * 40, "\n|\n"])
+@pytest.mark.parametrize(
+    "title", ["Peace | Reuters | 1 Jan 2030", "x" * 500, "a|b||c|" * 40, "\n|\n", "Peace \uff5c Reuters \u2502 1 Jan 2030"]
+)
 def test_no_title_takes_the_place_of_source_and_date(title: str) -> None:
     """Whatever it says and however long it is, what the model reads behind it is the record's own."""
     for line in texts(chunked(document("A new president.", title=title), update_tokens=120)):
         header = line.partition("\n")[0]
         assert header.endswith(" | AFP | 30 Dec 2025") and header.count("|") == 2
+        assert not set("\uff5c\u2502") & set(header)
 
 
 def test_a_source_makes_no_date_and_leaves_room_for_the_title() -> None:

@@ -121,6 +121,8 @@ def test_paths_go_into_lists_and_names_may_have_dots() -> None:
 
 def test_a_feeds_id_is_never_another_records_place() -> None:
     assert document({**NEWS, "id": "news/0/7"}).document_id == "id:news/0/7"
+    assert document({**NEWS, "id": "id:news/0/7"}).document_id == "id:id:news/0/7"
+    assert document({**NEWS, "id": "sha256:00"}).document_id == "id:sha256:00"
     assert document({"text": "No id."}).document_id == "news/0/7"
 
 

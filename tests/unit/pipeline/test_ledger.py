@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -83,6 +84,17 @@ def test_documents_are_found_by_id_key_and_update() -> None:
     assert [owner.offset if (owner := ledger.owner(update)) else None for update in range(5)] == [1, 1, 2, 3, None]
     left = ledger.without(["id-1", "unknown"])
     assert (left.document("id-1"), left.owner(0), [each.offset for each in left.with_key("news", b"key-1")]) == (None, None, [3])
+
+
+def test_documents_are_found_by_their_place_also_in_a_topic_that_was_made_anew() -> None:
+    old, new = row(1, 1), row(2, 2)
+    new = replace(new, offset=old.offset)
+    ledger = Ledger().with_row(old)
+    assert ledger.at(old.partition, old.offset) == old and ledger.at(old.partition, old.offset + 1) is None
+    ledger = ledger.with_row(new)
+    assert ledger.at(old.partition, old.offset) == new == Ledger.of(iter(ledger)).at(old.partition, old.offset)
+    assert ledger.without((old.document_id,)).at(old.partition, old.offset) == new
+    assert ledger.forgetting((1, 2)).at(old.partition, old.offset) is None
 
 
 def test_a_row_of_the_same_id_takes_the_others_place() -> None:

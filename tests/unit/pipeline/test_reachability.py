@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from pipeline.addresses import Address
 from pipeline.errors import BrokerUnavailable, ConfigurationError
-from pipeline.reachability import Address, address_of, advertised, require_answer
+from pipeline.reachability import advertised, broker_address, require_answer
 from tests.doubles.ports import Listen, Serve, answering, ports, silent
 
 
@@ -132,7 +133,7 @@ def test_a_silent_port_among_several_costs_its_part_of_the_time(listening: Liste
 @pytest.mark.parametrize("server", ["http://one:9092", "one:port", "one:0", "one:70000", ":9092", ""])
 def test_what_is_no_address_is_refused(server: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT"):
-        address_of(server)
+        broker_address(server)
 
 
 def test_answers_that_cannot_be_read_advertise_nothing() -> None:

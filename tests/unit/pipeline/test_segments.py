@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import SnapshotCorrupt, SnapshotMismatch
+from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotMismatch
 from pipeline.positions import StreamState
 from pipeline.records import Document, Partition, Record
 from pipeline.snapshots.checksums import Digest
@@ -192,7 +192,7 @@ def test_another_file_or_shape_is_refused(local: SnapshotStore, tmp_path: Path) 
     path = folder(local) / manifest.segments[0].path
     with pytest.raises(SnapshotCorrupt, match="do not have the shape"):
         MappedSegment(path, SHAPE.model_copy(update={"hidden_size": 8}))
-    with pytest.raises(SnapshotCorrupt, match="not a segment"):
+    with pytest.raises(SnapshotCorrupt, match="has columns"):
         MappedSegment(folder(local) / manifest.object("ledger.arrow").path, SHAPE)
     (tmp_path / "x.arrow").write_bytes(b"ARROW1")
     with pytest.raises(SnapshotCorrupt, match="cannot be read"):
@@ -236,3 +236,15 @@ def test_the_documented_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_digest_of_nothing_is_the_digest_of_no_bytes() -> None:
     assert memory_sha256(np.zeros((0, 32), np.uint8)) == Digest.of(b"").sha256
+
+
+def test_a_cache_that_others_may_write_into_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMSTREAM_CACHE", str(tmp_path / "cache"))
+    store = SnapshotStore(SnapshotConfig.model_construct(root=f"memory://{uuid4().hex}"), "world-news")
+    manifest = store.write(content(image([block(5)])), store.claim_generation())
+    (tmp_path / "cache").mkdir(mode=0o700)
+    (tmp_path / "cache").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="others may write into it"):
+        store.read_blocks(manifest)
+    (tmp_path / "cache").chmod(0o700)
+    assert store.read_blocks(manifest).updates.tolist() == [5]

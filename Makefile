@@ -52,7 +52,7 @@ format: $(READY) ## mend what ruff can mend
 
 lock: $(READY) ## bring requirements.txt up to date with pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --extra s3 --extra gcs --extra evaluation --generate-hashes --python-version 3.11 --no-header -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --extra s3 --extra gcs --extra registry --extra evaluation --generate-hashes --python-version 3.11 --no-header -o requirements.txt
 
 clean: ## remove everything made here, .venv included; runs/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo-data

@@ -13,7 +13,7 @@ from typing import Protocol
 from actors.config import StreamConfig
 from actors.messages import Learnable, Polled
 from pipeline.dead_letters import DeadLetterSink
-from pipeline.decode import decode, value_reader
+from pipeline.decode import ReadValue, decode, value_reader
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.fetched import Fetched, Item
 from pipeline.positions import format_positions, parse_positions
@@ -53,7 +53,7 @@ class Poller:
         self._sink = DeadLetterSink(config.kafka, config.dead_letters) if owns_lineage else None
         self._owns_lineage = owns_lineage
         self._overdue = False
-        self._read = value_reader(config.decode)
+        self._read: ReadValue | None = None
         self._fetched: tuple[Fetched, float] | None = None
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
@@ -66,6 +66,7 @@ class Poller:
             self._fetched = self._source.poll(max_bytes, timeout_s), asked_s
         # NOTHING-SILENT: what was fetched is kept until all of it is decoded. A schema registry that is away is waited for.
         fetched, asked_s = self._fetched
+        self._read = self._read or value_reader(self._config.decode)
         items = tuple(self._decoded(item) for item in fetched.items)
         self._fetched = None
         for letter in items:

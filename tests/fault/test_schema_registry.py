@@ -46,7 +46,13 @@ NEWS = {
 WHOLE = json.loads(json.dumps(NEWS).replace('"Article"', json.dumps(ARTICLE)))
 PROTO_PARTS = 'syntax = "proto3"; package parts; message Body { string text = 1; }'
 PROTO_NEWS = 'syntax = "proto3"; import "parts.proto"; message Other { int32 x = 1; } message News { string id = 1; parts.Body body = 2; }'
-JSON_NEWS = {"type": "object", "required": ["text"], "properties": {"text": {"$ref": "text.json"}, "id": {"type": "string"}}}
+DRAFT = "http://json-schema.org/draft-07/schema#"
+JSON_NEWS = {
+    "$schema": DRAFT,
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": {"$ref": "text.json"}, "id": {"type": "string"}},
+}
 
 
 class SchemaRegistry:
@@ -184,7 +190,7 @@ def test_json_schema_with_references(apache: ApacheKafka, registry: SchemaRegist
     kafka = apache.config()
     apache.create_topic(kafka)
     subject = uuid.uuid4().hex
-    registry.register(f"{subject}-text", "JSON", {"type": "string", "maxLength": 20})
+    registry.register(f"{subject}-text", "JSON", {"$schema": DRAFT, "type": "string", "maxLength": 20})
     number = registry.register(f"{subject}-value", "JSON", JSON_NEWS, [reference("text.json", f"{subject}-text")])
     send(
         kafka, (b"k", framed(number, b'{"id": "n-1", "text": "A new president."}')), (b"k", framed(number, b'{"text": "%b"}' % (b"x" * 21)))

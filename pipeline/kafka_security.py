@@ -14,9 +14,9 @@ from pipeline.oauth import Tokens, file_tokens, granted_tokens, token_address
 from pipeline.paths import LocalPath
 from pipeline.secrets import Referring, Secret, resolved
 
-_USER: Final = ("sasl_plain_username", "sasl_plain_password")
-_GRANT: Final = ("sasl_oauth_token_url", "sasl_oauth_client_id", "sasl_oauth_client_secret")
-_FILE: Final = ("sasl_oauth_token_file",)
+_USER: Final[tuple[str, ...]] = ("sasl_plain_username", "sasl_plain_password")
+_GRANT: Final[tuple[str, ...]] = ("sasl_oauth_token_url", "sasl_oauth_client_id", "sasl_oauth_client_secret")
+_FILE: Final[tuple[str, ...]] = ("sasl_oauth_token_file",)
 _OAUTH: Final = (*_GRANT, "sasl_oauth_scope", *_FILE)
 _TLS: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password")
 _FILES: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")

@@ -84,9 +84,7 @@ def granted_tokens(url: str, client: str, secret: str, scope: str | None, tls: t
                 f"no token from {url}: it answered {answer.status}{f' ({why})' if why else ''};"
                 " check kafka.sasl_oauth_client_id, sasl_oauth_client_secret and sasl_oauth_scope"
             )
-        life_s = told.get("expires_in")
-        known = isinstance(life_s, int | float) and not isinstance(life_s, bool) and 0 < life_s < 1e9
-        return _checked(told["access_token"], url), float(life_s) if known else _LIFE_S
+        return _checked(told["access_token"], url), _life_s(told.get("expires_in"))
 
     return Tokens(grant)
 
@@ -107,6 +105,12 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
+
+
+def _life_s(told: object) -> float:
+    if isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < 1e9:
+        return float(told)
+    return _LIFE_S
 
 
 def _checked(token: str, where: str) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import grpc_tools
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -27,7 +27,7 @@ from pipeline.undecodable import Undecodable
 COMPILE_TIMEOUT_S: Final = 20.0
 
 _MAIN: Final = "memstream.schema.proto"
-_BUILT_IN: Final = Path(__file__).with_name("protos")
+_BUILT_IN: Final = (Path(__file__).with_name("protos"), Path(grpc_tools.__file__).with_name("_proto"))
 _SIMPLE: Final = frozenset(
     f"google.protobuf.{name}"
     for name in [
@@ -135,11 +135,7 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def _protoc(folder: Path) -> None:
-    package = find_spec("grpc_tools")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    google = Path(package.submodule_search_locations[0]) / "_proto"
-    roots = [f"-I{root}" for root in (folder / "in", _BUILT_IN, google)]
+    roots = [f"-I{root}" for root in (folder / "in", *_BUILT_IN)]
     command = [
         sys.executable,
         "-P",

@@ -31,7 +31,7 @@ class ApacheKafka:
         self.port = _two_free_ports()
         self._java_options = java_options
         self._process: subprocess.Popen[bytes] | None = None
-        command = [SCRIPT, "format", LIBS, folder, str(self.port), *settings(self.port)]
+        command = [str(SCRIPT), "format", str(LIBS), str(folder), str(self.port), *settings(self.port)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
 
     @property

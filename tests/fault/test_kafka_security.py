@@ -190,6 +190,7 @@ def _settings(folder: Path, ports: dict[str, int], port: int, jwks: str) -> Sequ
         *(f"{sasl}.scram-sha-{bits}.sasl.jaas.config={USERS}.scram.ScramLoginModule required;" for bits in (256, 512)),
         f"{sasl}.oauthbearer.sasl.jaas.config={USERS}.oauthbearer.OAuthBearerLoginModule required;",
         f"{sasl}.oauthbearer.sasl.server.callback.handler.class={USERS}.oauthbearer.OAuthBearerValidatorCallbackHandler",
+        f"{sasl}.oauthbearer.connections.max.reauth.ms=3600000",
         f"sasl.oauthbearer.jwks.endpoint.url={jwks}",
         f"sasl.oauthbearer.expected.audience={AUDIENCE}",
         f"sasl.oauthbearer.expected.issuer={ISSUER}",
@@ -300,7 +301,7 @@ def test_an_expired_token_is_said_and_a_fresh_one_is_read(secured: Secured) -> N
 
 
 def test_tokens_are_renewed_while_a_stream_is_read(secured: Secured) -> None:
-    secured.issuer.life_s = 3.0
+    secured.issuer.life_s = 6.0
     config = secured.granted()
     published(config, "1")
     before = secured.issuer.granted
@@ -308,7 +309,7 @@ def test_tokens_are_renewed_while_a_stream_is_read(secured: Secured) -> None:
     deadline_s = time.monotonic() + 60
     with KafkaSource(config) as source, Publisher(config, config.topics[0]) as publisher:
         for number in range(2, 8):
-            time.sleep(1.5)
+            time.sleep(2.0)
             publisher.publish_one({"text": str(number)})
             found.extend(record.value for record in source.poll(1 << 20, 0.5).records)
         while len(found) < 7:

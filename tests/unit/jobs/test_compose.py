@@ -21,7 +21,7 @@ def compose() -> dict[str, Any]:
 
 
 def mounted(compose: dict[str, Any]) -> Path:
-    (source,) = [each.split(":")[0] for each in compose["services"]["memstream"]["volumes"] if each.endswith("stream.yaml:ro")]
+    (source,) = [str(each).split(":")[0] for each in compose["services"]["memstream"]["volumes"] if each.endswith("stream.yaml:ro")]
     return INFRA / source
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from actors.config import StreamConfig
 from actors.messages import Learnable, Polled
 from pipeline.dead_letters import DeadLetterSink
-from pipeline.decode import decode
+from pipeline.decode import ReadValue, decode, value_reader
 from pipeline.errors import DeadLetterUnacknowledged
-from pipeline.fetched import Item
+from pipeline.fetched import Fetched, Item
 from pipeline.positions import format_positions, parse_positions
 from pipeline.records import DeadLetter, Record
 from pipeline.source import KafkaSource
@@ -53,15 +53,22 @@ class Poller:
         self._sink = DeadLetterSink(config.kafka, config.dead_letters) if owns_lineage else None
         self._owns_lineage = owns_lineage
         self._overdue = False
+        self._read: ReadValue | None = None
+        self._fetched: tuple[Fetched, float] | None = None
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled:
-        """The next items; raises as `KafkaSource.poll` does and DeadLetterUnacknowledged, and goes on at the next call."""
+        """The next items; raises as `KafkaSource.poll` does, RegistryUnavailable and DeadLetterUnacknowledged; goes on at the next call."""
         if self._overdue:
             # Before anything new is read (BOUNDED), and before the position moves: a batch that was read is always handed over.
             self.flush(self._config.dead_letters.flush_timeout_s)
-        asked_s = time.time()  # what the broker says is at least as new as this
-        fetched = self._source.poll(max_bytes, timeout_s)
+        if self._fetched is None:
+            asked_s = time.time()  # what the broker says is at least as new as this
+            self._fetched = self._source.poll(max_bytes, timeout_s), asked_s
+        # NOTHING-SILENT: what was fetched is kept until all of it is decoded. A schema registry that is away is waited for.
+        fetched, asked_s = self._fetched
+        self._read = self._read or value_reader(self._config.decode)
         items = tuple(self._decoded(item) for item in fetched.items)
+        self._fetched = None
         for letter in items:
             if isinstance(letter, DeadLetter):
                 self.reject(letter)
@@ -76,7 +83,7 @@ class Poller:
         )
 
     def _decoded(self, item: Item) -> Learnable:
-        return decode(item, self._config.decode) if isinstance(item, Record) else item
+        return decode(item, self._config.decode, self._read) if isinstance(item, Record) else item
 
     def reject(self, letter: DeadLetter) -> None:
         """Send a dead letter. One that is not acknowledged is kept, and `flush` says so before its position becomes durable."""

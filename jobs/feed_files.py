@@ -19,8 +19,8 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import zstandard
 
-from pipeline.decode import strict_json
 from pipeline.errors import MemstreamError
+from pipeline.strict_json import strict_json
 
 SNIFFED_BYTES = 4096
 MAX_WHOLE_BYTES = 256 << 20

@@ -15,8 +15,8 @@ from jobs.command import start
 from jobs.config import load_config
 from jobs.feed_files import FileRefused, Format, documents, opened
 from jobs.options import AsJson, ConfigFile, Overrides
-from pipeline.decode import FieldsConfig
 from pipeline.errors import ConfigurationError
+from pipeline.fields import FieldsConfig
 from pipeline.publish import Publisher
 from pipeline.records import Partition
 from pipeline.source import KafkaConfig
@@ -61,7 +61,7 @@ def publish(
     """Publish documents into a topic: a file of them, or one --text; or --delete one. Prints the offsets at which they landed."""
     if sum(given is not None for given in (file, text, delete)) != 1:
         raise typer.BadParameter("give a FILE (- for standard input), or --text, or --delete")
-    kafka, fields = _destination(config, overrides, bootstrap, topic)
+    kafka, fields = _destination(config, overrides, bootstrap, topic, writes=delete is None)
     with Publisher(kafka, topic or kafka.topics[0], partitions=partitions, key_field=fields.id or "id") as publisher:
         if delete is not None:
             gone = publisher.delete(delete)
@@ -73,12 +73,16 @@ def publish(
     _tell(landed, as_json)
 
 
-def _destination(config: ConfigFile, overrides: Overrides, bootstrap: str | None, topic: str | None) -> tuple[KafkaConfig, FieldsConfig]:
+def _destination(
+    config: ConfigFile, overrides: Overrides, bootstrap: str | None, topic: str | None, writes: bool
+) -> tuple[KafkaConfig, FieldsConfig]:
     given = [f"kafka.bootstrap_servers={bootstrap}"] if bootstrap else []
     given += [f"kafka.topics=[{json.dumps(topic)}]"] if topic and config is None else []
     stream = load_config(config, [*given, *(overrides or [])])
-    if stream.decode.format == "text":
-        raise ConfigurationError("decode.format: this stream reads plain text, and publish writes JSON; use a producer of your own")
+    if writes and stream.decode.format != "json":
+        raise ConfigurationError(
+            f"decode.format: this stream reads {stream.decode.format}, and publish writes JSON; use a producer of your own"
+        )
     return stream.kafka, stream.decode.fields
 
 

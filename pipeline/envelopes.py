@@ -6,21 +6,20 @@
 | Debezium      | `{op, before, after, source}`, also inside Connect's             | `debezium`        |
 | CloudEvents   | `{specversion, type, source, id, data}`, or headers `ce_*`       | `cloudevents`     |
 
-Confluent's serializers put a zero byte and a schema's number in front of the value (`decode.framing: confluent`).
+They are looked for in what the format gave, so they are the same in JSON, Avro and Protobuf.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
+from pipeline.schemas.framing import is_framed, unframed
+
 Envelope: TypeAlias = Literal["none", "connect", "debezium", "cloudevents"]
-Framing: TypeAlias = Literal["none", "confluent"]
 
 _CE_HEADER: Final = "ce_"
 _CE_PARTS: Final = ("id", "source", "time")
-_MAGIC: Final = 0
 _STARTS: Final = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -40,19 +39,6 @@ class Unwrappable(Exception):
 
 class Removed(Exception):
     """The envelope says that what has the record's key is gone."""
-
-
-def unframed(value: bytes, framing: Framing) -> bytes:
-    """The value behind Confluent's five bytes. Raises Unwrappable where they are not there.
-
-    >>> unframed(b"\\x00\\x00\\x00\\x00\\x07{}", "confluent")
-    b'{}'
-    """
-    if framing == "none":
-        return value
-    if len(value) < 5 or value[0] != _MAGIC:
-        raise Unwrappable("no schema number in front, as Confluent's serializers put one there; decode.framing: none reads it as it is")
-    return value[5:]
 
 
 def unwrapped(item: Any, envelope: Envelope, headers: Sequence[tuple[str, bytes]] = ()) -> Any:
@@ -155,11 +141,11 @@ def advice(item: Any) -> str:
 
 def advice_on_bytes(value: bytes) -> str:
     """The same, of a value that is no JSON."""
-    if len(value) > 5 and value[0] == _MAGIC:
-        (number,) = struct.unpack_from(">I", value, 1)
-        if value[5:].lstrip()[:1] in (b"{", b"["):
-            return f"it is framed by Confluent's JSON serializer (schema {number}): set decode.framing to confluent"
-        return f"it is framed by a Confluent serializer (schema {number}), Avro or Protobuf: write JSON, or convert the topic"
+    if is_framed(value):
+        number, behind = unframed(value)
+        if behind.lstrip()[:1] in (b"{", b"["):
+            return f"it is framed by Confluent's JSON serializer (schema {number}): set decode.format to json_schema"
+        return f"it is framed by a Confluent serializer (schema {number}): set decode.format to avro or protobuf, and decode.registry.url"
     start = value.lstrip()[:16]
     kind = next((name for mark, name in _STARTS.items() if start.startswith(mark)), None)
     if kind is not None:

@@ -4,6 +4,8 @@
     ├── ConfigurationError            the configuration cannot work as it stands
     ├── StreamError                   Kafka, or what was read from it
     │   ├── BrokerUnavailable         (retriable)
+    │   │   └── AccessRefused         (retriable)
+    │   ├── RegistryUnavailable       (retriable)
     │   ├── PartitionStalled          (retriable)
     │   ├── ResourcesExhausted        (retriable)
     │   ├── DataLoss                  the log no longer holds what comes next
@@ -38,6 +40,20 @@ class StreamError(MemstreamError):
 
 class BrokerUnavailable(StreamError):
     """No broker answers. Check `kafka.bootstrap_servers`; the stream waits and goes on by itself when it is back."""
+
+    retriable = True
+
+
+class AccessRefused(BrokerUnavailable):
+    """A broker answers, and does not take our password, token or certificate.
+
+    Correct `kafka.sasl_*`, `kafka.ssl_*` or what they name. It is tried again, since passwords and tokens change while a stream runs: what
+    `${file:PATH}` and `kafka.sasl_oauth_token_file` name is read anew each time.
+    """
+
+
+class RegistryUnavailable(StreamError):
+    """The schema registry does not answer. Check `decode.registry`; no record is passed over, and the stream goes on when it is back."""
 
     retriable = True
 

@@ -1,4 +1,4 @@
-"""Event times as feeds write them: ISO 8601 and RFC 3339, RFC 822 (every RSS feed), compact dates, seconds or milliseconds since 1970.
+"""Event times as feeds write them: ISO 8601 and RFC 3339, RFC 822 (every RSS feed), compact dates, seconds since 1970 or parts of them.
 
 Python's own parsers read them (`datetime.fromisoformat`, `email.utils`). What could mean two things is refused: 03/04/2025, or a zone's
 name that RFC 822 does not know.
@@ -17,8 +17,10 @@ LATEST_MS: Final = 4_102_444_800_000
 """2100-01-01. A watermark that once jumped ten thousand years ahead would never come back."""
 
 _SECONDS_BELOW: Final = 100_000_000_000
+_MILLISECONDS_BELOW: Final = 100_000_000_000_000
+_MICROSECONDS_BELOW: Final = 100_000_000_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NUMBER: Final = re.compile(r"-?[0-9]{9,18}(\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(r"-?[0-9]{9,19}(\.[0-9]{1,9})?")
 _COMPACT: Final = re.compile(r"(19[7-9]|20[0-9])[0-9]{5}([0-9]{6})?")
 _MIDNIGHT: Final = re.compile(r"T24:?00(:?00(\.0+)?)?(?![0-9])")
 _LEAP: Final = re.compile(r"(?<=:[0-5][0-9]:)60(\.[0-9]+)?")
@@ -31,8 +33,9 @@ _ZONES: Final = frozenset(("UT", "GMT", "UTC", "Z", "EST", "EDT", "CST", "CDT", 
 def parse_ms(value: object) -> int:
     """Milliseconds since the epoch; may be negative or absurdly late.
 
-    Numbers of 8 and 14 digits that are dates (20251230, 20251230080000) are dates; others below 100,000,000,000 are seconds (up to the year
-    5138), the rest milliseconds (from March 1973 on). A time without a zone is UTC; a leap second is the first of the next minute.
+    Numbers of 8 and 14 digits that are dates (20251230, 20251230080000) are dates; others below 1e11 are seconds (up to the year 5138),
+    below 1e14 milliseconds, below 1e17 microseconds, the rest nanoseconds (each from March 1973 on, so that none is in doubt). A time
+    without a zone is UTC; a leap second is the first of the next minute.
     Raises TypeError for what is neither a string nor a number and ValueError for what cannot be read.
 
     >>> parse_ms("2025-12-30T09:00:00+01:00"), parse_ms(1_767_081_600), parse_ms("1767081600000")
@@ -95,10 +98,14 @@ def _ms(time: datetime) -> int:
 
 
 def _number_ms(number: float) -> int:
-    # An infinity (JSON's 1e999), microseconds and nanoseconds end here, before anything can overflow.
-    if abs(number) > 10 * LATEST_MS:
-        raise ValueError("neither seconds nor milliseconds since 1970")
-    return round(number * 1000) if abs(number) < _SECONDS_BELOW else round(number)
+    # An infinity (JSON's 1e999) ends here, before anything can overflow.
+    if not abs(number) < 10 * LATEST_MS * 1_000_000:
+        raise ValueError("neither seconds nor milli-, micro- or nanoseconds since 1970")
+    if abs(number) < _SECONDS_BELOW:
+        return round(number * 1000)
+    if abs(number) < _MILLISECONDS_BELOW:
+        return round(number)
+    return round(number / 1_000) if abs(number) < _MICROSECONDS_BELOW else round(number / 1_000_000)
 
 
 def checked_ms(time_ms: int, latest_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""The one place that imports kafka-python: configuration, connections, and its errors put into ours.
+"""The one place that makes kafka-python's clients: configuration, connections, and its errors put into ours.
 
 Consumers and producers are made here alone, for three traps of kafka-python 3.0.12 that a caller cannot see: a constructor that finds no
 broker leaves its I/O thread and sockets behind; a group id makes reading wait for the group's coordinator; a producer's `close` gives up
@@ -8,21 +8,19 @@ before it ends its thread when something could not be delivered.
 from __future__ import annotations
 
 import os
-import platform
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from pipeline import kafka_patches
-from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
-from pipeline.paths import LocalPath, absolute
+from pipeline.errors import AccessRefused, BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
+from pipeline.kafka_security import SecurityConfig, security_options
 from pipeline.reachability import broker_address, require_answer
 from pipeline.records import Partition
 
@@ -52,73 +50,8 @@ Producer: TypeAlias = Any
 kafka_patches.apply()
 
 _MAX_REQUEST_BYTES = 64 << 20
-_REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
-_MOST_SECRET_BYTES = 64 << 10
-_FILES = frozenset({"kafka.ssl_cafile", "kafka.ssl_certfile", "kafka.ssl_keyfile"})
-_NOT_ALLOWED = (
-    kafka_errors.AuthorizationError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-)
+_NOT_ALLOWED = (kafka_errors.AuthorizationError, kafka_errors.UnsupportedSaslMechanismError, kafka_errors.IllegalSaslStateError)
 _NOT_POSSIBLE = (kafka_errors.KafkaConfigurationError, kafka_errors.UnsupportedCodecError, kafka_errors.UnsupportedVersionError)
-
-
-class SecurityConfig(BaseModel):
-    """How to be let in.
-
-    `${NAME}` in a value is the environment variable NAME, `${file:PATH}` what a file holds: looked up where and when a connection is made,
-    and never stored. A secret can be written in no other way: this configuration travels, and is shown.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="Protocol spoken with the brokers."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        default=None, description="SASL mechanism; needed with SASL_PLAINTEXT and SASL_SSL."
-    )
-    sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; also as `${NAME}` or `${file:PATH}`.")
-    sasl_plain_password: str | None = Field(default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`.")
-    ssl_cafile: LocalPath | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
-    ssl_certfile: LocalPath | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
-    ssl_keyfile: LocalPath | None = Field(default=None, description="File with the client's private key (PEM).")
-    ssl_password: str | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
-    ssl_check_hostname: bool = Field(default=True, description="Whether the broker's name must be the one in its certificate.")
-
-    @field_validator("sasl_plain_username", "sasl_plain_password", "ssl_password")
-    @classmethod
-    def _files_are_absolute(cls, value: str | None) -> str | None:
-        def settled(match: re.Match[str]) -> str:
-            return f"${{file:{absolute(match['file'])}}}" if match["file"] else match[0]
-
-        return None if value is None else _REFERENCE.sub(settled, value)
-
-    @field_validator("sasl_plain_password", "ssl_password")
-    @classmethod
-    def _no_secret_in_clear(cls, value: str | None) -> str | None:
-        if value is not None and _REFERENCE.fullmatch(value) is None:
-            raise ValueError(
-                "a secret is not written into a configuration: name where it is, as ${NAME} of the environment or ${file:PATH}"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        sasl, tls = self.security_protocol.startswith("SASL"), self.security_protocol.endswith("SSL")
-        given = [name for name in ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password") if getattr(self, name) is not None]
-        if sasl and len(given) < 3:
-            missing = sorted({"sasl_mechanism", "sasl_plain_username", "sasl_plain_password"} - set(given))
-            raise ValueError(f"security_protocol {self.security_protocol} needs {', '.join(missing)} as well")
-        if given and not sasl:
-            raise ValueError(
-                f"{given[0]} is not used with security_protocol {self.security_protocol}: set it to SASL_SSL or SASL_PLAINTEXT"
-            )
-        files = [name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password") if getattr(self, name) is not None]
-        if files and not tls:
-            raise ValueError(f"{files[0]} is not used with security_protocol {self.security_protocol}: set it to SSL or SASL_SSL")
-        return self
 
 
 class KafkaConfig(SecurityConfig):
@@ -169,37 +102,7 @@ def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.envi
         "bootstrap_timeout_ms": request_timeout_ms,
         "reconnect_backoff_max_ms": 2000,
     }
-    for name in SecurityConfig.model_fields:
-        value = getattr(config, name)
-        if value is not None:
-            options[name] = _resolved(f"kafka.{name}", value, environ)
-    return options
-
-
-def _resolved(key: str, value: object, environ: Mapping[str, str]) -> object:
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        if match["file"]:
-            return _secret_of(key, match["file"])
-        if match["name"] not in environ:
-            raise ConfigurationError(f"{key}: the environment variable {match['name']} is not set")
-        return environ[match["name"]]
-
-    found = _REFERENCE.sub(look_up, value)
-    if key in _FILES and not os.path.isfile(found):
-        raise ConfigurationError(f"{key}: there is no file {found} on {platform.node()}, where the connection is made")
-    return found
-
-
-def _secret_of(key: str, path: str) -> str:
-    """What a file holds, without the line feed at its end."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MOST_SECRET_BYTES).decode().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{key}: cannot read {path}: {error}") from error
+    return {**options, **security_options(config, environ)}
 
 
 def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:
@@ -290,6 +193,8 @@ def translating(config: KafkaConfig) -> Iterator[None]:
 def translated(error: Exception, config: KafkaConfig) -> MemstreamError:
     """The error of ours that says to the operator what `error` of kafka-python means."""
     brokers = ",".join(config.bootstrap_servers)
+    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+        return AccessRefused(f"{brokers} does not let us in ({error}); check kafka.sasl_*")
     if isinstance(error, _NOT_ALLOWED):
         return ConfigurationError(f"{brokers} refused us ({error}); check kafka.security_protocol, kafka.sasl_* and the rights")
     if isinstance(error, _NOT_POSSIBLE):

@@ -74,6 +74,14 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty_text"
     TOO_LARGE = "too_large"
     BAD_TIMESTAMP = "bad_timestamp"
+    BAD_PAYLOAD = "bad_payload"
+    """Bytes that are not what their schema says."""
+    UNKNOWN_SCHEMA = "unknown_schema"
+    """The registry has no schema of that number."""
+    UNUSABLE_SCHEMA = "unusable_schema"
+    """It has one that cannot be read, or that is of another kind than `decode.format` says."""
+    SCHEMA_VIOLATION = "schema_violation"
+    """JSON that its schema does not allow."""
     UPDATE_FAILED = "update_failed"
 
 

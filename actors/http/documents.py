@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from actors.config import StreamConfig
 from actors.http.openai import iso
 from actors.messages import DocumentsPage, Fate, Remembered
-from pipeline.decode import FieldsConfig
 from pipeline.errors import ConfigurationError
+from pipeline.fields import FieldsConfig
 from pipeline.publish import Published, Publisher
 
 T = TypeVar("T")

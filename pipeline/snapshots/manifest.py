@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from pipeline.decode import strict_json
 from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
+from pipeline.strict_json import strict_json
 
 SCHEMA_VERSION: Final = 2
 

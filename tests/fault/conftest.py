@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,12 +26,13 @@ LIBS = Path(os.environ.get("MEMSTREAM_KAFKA_LIBS", ROOT / "build" / "kafka" / "l
 class ApacheKafka:
     """One broker in a folder of its own; it may be killed and started again on what it had on disk."""
 
-    def __init__(self, folder: Path, scram: tuple[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, settings: Callable[[int], Sequence[str]] = lambda port: (), java_options: str = "") -> None:
         self.folder = folder
         self.port = _two_free_ports()
+        self._java_options = java_options
         self._process: subprocess.Popen[bytes] | None = None
-        environ = {**os.environ, "SCRAM_USER": scram[0], "SCRAM_PASSWORD": scram[1]} if scram else dict(os.environ)
-        subprocess.run([SCRIPT, "format", LIBS, folder, str(self.port)], env=environ, check=True, capture_output=True, timeout=60)
+        command = [str(SCRIPT), "format", str(LIBS), str(folder), str(self.port), *settings(self.port)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
     @property
     def bootstrap_servers(self) -> tuple[str, ...]:
@@ -43,7 +44,8 @@ class ApacheKafka:
 
     def start(self) -> None:
         with open(self.folder / "broker.out", "ab") as output:
-            self._process = subprocess.Popen([SCRIPT, "run", LIBS, self.folder], stdout=output, stderr=output)
+            environ = {**os.environ, "KAFKA_OPTS": self._java_options}
+            self._process = subprocess.Popen([SCRIPT, "run", LIBS, self.folder], env=environ, stdout=output, stderr=output)
 
     def await_answer(self, config: KafkaConfig) -> None:
         deadline_s = time.monotonic() + 60
@@ -114,19 +116,3 @@ def apache(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield broker
     finally:
         broker.kill()
-
-
-@pytest.fixture(scope="session")
-def guarded_apache(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    """One that asks for a password: reader / s3cret."""
-    broker = ApacheKafka(tmp_path_factory.mktemp("guarded-kafka"), scram=("reader", "s3cret"))
-    broker.start()
-    try:
-        (broker.folder / "secret").write_text("s3cret\n")
-        broker.await_answer(broker.config(**SCRAM, sasl_plain_password=f"${{file:{broker.folder / 'secret'}}}"))
-        yield broker
-    finally:
-        broker.kill()
-
-
-SCRAM = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": "reader"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
-from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss, DeadLetterUnacknowledged, StreamError
+from pipeline.errors import BrokerUnavailable, DataLoss, DeadLetterUnacknowledged, StreamError
 from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, TopicPartition, admin_client, close_producer, new_producer
 from pipeline.positions import caught_up
@@ -374,16 +374,3 @@ def test_a_document_that_the_topic_refuses_does_not_spoil_the_next(apache: Apach
         with pytest.raises(StreamError, match=r"MESSAGE_SIZE_TOO_LARGE|MessageSizeTooLarge"):
             publisher.publish_one({"text": "x" * 5000})
         assert publisher.publish_one({"text": "short"}).offset == 0
-
-
-def test_a_password_from_the_environment_opens_the_door(guarded_apache: ApacheKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    scram = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": "reader"}
-    config = guarded_apache.config(**scram, sasl_plain_password="${KAFKA_PASSWORD}", start_timeout_s=1.0)
-    monkeypatch.setenv("KAFKA_PASSWORD", "s3cret")
-    guarded_apache.create_topic(config)
-    send(config, *numbers(3))
-    with KafkaSource(config) as source:
-        assert values(read_until(source, at_end)) == numbers(3)
-    monkeypatch.setenv("KAFKA_PASSWORD", "wrong")
-    with KafkaSource(config) as source, pytest.raises((ConfigurationError, BrokerUnavailable), match=r"kafka\.sasl_"):
-        source.connect()

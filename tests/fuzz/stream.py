@@ -44,9 +44,8 @@ values = (
 )
 decoding = st.fixed_dictionaries(
     {
-        "format": st.sampled_from(["json", "text"]),
+        "format": st.sampled_from(["json", "text", "json_schema"]),
         "envelope": st.sampled_from(["none", "connect", "debezium", "cloudevents"]),
-        "framing": st.sampled_from(["none", "confluent"]),
         "html": st.sampled_from(["keep", "strip"]),
         "fields": st.fixed_dictionaries({"text": st.sampled_from(["text", "payload.text", "data.0.text", "a..b", "after"])}),
     }

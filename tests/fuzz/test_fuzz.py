@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import requests, snapshots, stream
+from tests.fuzz import requests, schemas, snapshots, stream
 from tests.fuzz.targets import LONG, QUICK, TARGETS, fuzzed
 
 LONG_S = float(os.environ.get("MEMSTREAM_FUZZ_S", "3600"))
@@ -24,7 +24,7 @@ TOLD_EVERY_S = 60.0
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries that make up the requests
 
-assert requests and snapshots and stream  # their targets are registered by being imported
+assert requests and schemas and snapshots and stream  # their targets are registered by being imported
 
 
 @pytest.fixture(autouse=True)

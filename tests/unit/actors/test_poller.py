@@ -11,9 +11,11 @@ import pytest
 import actors.poller
 from actors.config import StreamConfig
 from actors.poller import Poller
-from pipeline.errors import BrokerUnavailable, DeadLetterUnacknowledged
+from pipeline.errors import BrokerUnavailable, DeadLetterUnacknowledged, RegistryUnavailable
 from pipeline.fetched import Fetched, Gap, GapReason, Joined
 from pipeline.records import DeadLetter, Document, Partition, Reason, Record, Tombstone
+from tests.doubles.framed import avro, framed
+from tests.doubles.registry import fake_registry
 from tests.doubles.stream import NEWS, START_MS
 
 LOG: list[str] = []
@@ -73,9 +75,9 @@ def poller(monkeypatch: pytest.MonkeyPatch, config_with: Callable[..., StreamCon
     monkeypatch.setattr(actors.poller, "DeadLetterSink", Sink)
     monkeypatch.setattr(Sink, "refusals", 0)
 
-    def made(*batches: tuple[object, ...] | Exception, owns_lineage: bool = True) -> Poller:
+    def made(*batches: tuple[object, ...] | Exception, owns_lineage: bool = True, **sections: object) -> Poller:
         monkeypatch.setattr(Source, "batches", list(batches))
-        return Poller(config_with(), {"news/0": 0}, owns_lineage, {})
+        return Poller(config_with(**sections), {"news/0": 0}, owns_lineage, {})
 
     return made
 
@@ -121,3 +123,20 @@ def test_an_error_of_the_source_comes_through_and_the_next_poll_goes_on(poller: 
     with pytest.raises(BrokerUnavailable):
         interrupted.poll(100, 0.1)
     assert len(interrupted.poll(100, 0.1).items) == 1
+
+
+def test_nothing_silent_a_batch_is_kept_while_the_schema_registry_is_away(poller: Callable[..., Poller]) -> None:
+    schema = {"type": "record", "name": "News", "fields": [{"name": "text", "type": "string"}]}
+    batch = (record(0, b"no frame"), record(1, framed(7, avro(schema, {"text": "a story"}))), record(2, framed(8, b"")))
+    with fake_registry() as registry:
+        waiting = poller(batch, (GOOD,), decode={"format": "avro", "registry": {"url": registry.url}})
+        registry.says = 503, b""
+        for _ in range(2):
+            with pytest.raises(RegistryUnavailable):
+                waiting.poll(100, 0.1)
+        assert LOG == ["poll"], "nothing new is read, and no letter goes out twice"
+        registry.says = None
+        registry.put(7, "AVRO", schema)
+        polled = waiting.poll(100, 0.1)
+    assert [type(item) for item in polled.items] == [DeadLetter, Document, DeadLetter]
+    assert LOG == ["poll", "send bad_payload", "send unknown_schema"]

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE, QUICKSTART = (ROOT / "infra" / "config" / name for name in ("example.yaml", "quickstart.yaml"))
+FORMATS = sorted((ROOT / "infra" / "config" / "formats").glob("*.yaml"))
 PLAIN = ["kafka.bootstrap_servers=one:9092", "kafka.topics=[news]"]
 
 
@@ -26,6 +27,13 @@ def refusal(*overrides: str) -> str:
 @pytest.mark.parametrize("path", [EXAMPLE, QUICKSTART])
 def test_the_example_configurations_load(path: Path) -> None:
     assert load_config(path).kafka.topics == ("news",)
+
+
+@pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
+def test_there_is_an_example_for_each_format(path: Path) -> None:
+    config = load_config(path)
+    assert path.stem.replace("-", "_") in (config.decode.format, config.decode.envelope)
+    assert path.name in (ROOT / "docs" / "formats.md").read_text()
 
 
 def test_the_example_holds_every_key_with_its_default() -> None:

@@ -63,8 +63,8 @@ def test_documents_are_taken_out_of_their_envelopes(value: Any, envelope: str) -
         (json.dumps(NEWS), "encoded twice"),
         ({"headline": "x", "body": "y"}, "there is an object with 'headline', 'body': say with decode.fields.text where the text is"),
         ({}, "an empty object"),
-        (b"\x00\x00\x00\x00\x07" + json.dumps(NEWS).encode(), "set decode.framing to confluent"),
-        (b"\x00\x00\x00\x00\x07\x10Elections", "Avro or Protobuf"),
+        (b"\x00\x00\x00\x00\x07" + json.dumps(NEWS).encode(), "set decode.format to json_schema"),
+        (b"\x00\x00\x00\x00\x07\x10Elections", "set decode.format to avro or protobuf, and decode.registry.url"),
         (b"Elections are held.", "set decode.format to text"),
         (b"<?xml version='1.0'?><rss/>", "it looks like XML"),
         (b"\n<html><p>x", "it looks like HTML"),
@@ -107,9 +107,9 @@ def test_what_a_cloud_event_says_of_itself_stands_in_for_what_its_data_lacks() -
 
 def test_a_schemas_number_is_passed_over_where_one_stands() -> None:
     framed = b"\x00\x00\x00\x00\x07" + json.dumps(NEWS).encode()
-    assert document(framed, framing="confluent").document_id == "n-7"
-    assert "no schema number in front" in detail(NEWS, framing="confluent")
-    assert document({"schema": {}, "payload": NEWS}, envelope="connect", framing="none").text == "A new president."
+    assert document(framed, format="json_schema").document_id == "n-7"
+    assert "no schema number in front" in detail(NEWS, format="json_schema")
+    assert document({"schema": {}, "payload": NEWS}, envelope="connect").text == "A new president."
 
 
 def test_paths_go_into_lists_and_names_may_have_dots() -> None:

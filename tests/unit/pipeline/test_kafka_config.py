@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from jobs.config import parse_config
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink, letter_headers
-from pipeline.errors import BrokerUnavailable, ConfigurationError, StreamError
+from pipeline.errors import AccessRefused, BrokerUnavailable, ConfigurationError, StreamError
 from pipeline.kafka_client import KafkaConfig, connection_options, kafka_errors, translated
 from pipeline.records import DeadLetter, Disposition, Partition, Reason, Record
 
@@ -100,7 +100,7 @@ def test_a_certificate_that_is_not_there_is_no_matter_of_the_brokers() -> None:
     [
         (kafka_errors.KafkaTimeoutError("slow"), BrokerUnavailable),
         (kafka_errors.KafkaConnectionError("gone"), BrokerUnavailable),
-        (kafka_errors.SaslAuthenticationFailedError("who?"), ConfigurationError),
+        (kafka_errors.SaslAuthenticationFailedError("who?"), AccessRefused),
         (kafka_errors.TopicAuthorizationFailedError({"news"}), ConfigurationError),
         (kafka_errors.UnsupportedCodecError("zip"), ConfigurationError),
         (kafka_errors.UnknownError("?"), StreamError),

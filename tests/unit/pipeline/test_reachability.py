@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from pipeline.addresses import Address
-from pipeline.errors import BrokerUnavailable, ConfigurationError
+from pipeline.errors import AccessRefused, BrokerUnavailable, ConfigurationError
 from pipeline.reachability import advertised, broker_address, require_answer
 from tests.doubles.ports import Listen, Serve, answering, ports, silent
 
@@ -26,8 +26,8 @@ web = answering(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 noise = answering(b"\xff" * 64)
 
 
-def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = True) -> Serve:
-    """Answers ApiVersions, and Metadata with one broker at HOST:PORT (none: where it listens itself)."""
+def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = True, password: bytes | None = None) -> Serve:
+    """Answers ApiVersions, SASL PLAIN where there is a password, and Metadata with one broker at HOST:PORT (none: where it listens)."""
 
     def serve(connection: socket.socket) -> None:
         while head := connection.recv(4):
@@ -35,6 +35,14 @@ def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = Tr
             key, _, correlation = struct.unpack_from(">hhi", request)
             if key == 3 and not knows_us:
                 return
+            if key in (17, 36) and password is not None:
+                body = struct.pack(">hih", 0, 1, 5) + b"PLAIN" if key == 17 else struct.pack(">hhi", 0, -1, 0)
+                if key == 17 and b"PLAIN" not in request:
+                    body = struct.pack(">h", 33) + body[2:]
+                if key == 36 and not request.endswith(b"\0" + password):
+                    body = struct.pack(">hh", 58, 9) + b"who's you" + struct.pack(">i", 0)
+                connection.sendall(struct.pack(">ii", 4 + len(body), correlation) + body)
+                continue
             there = connection.getsockname()[1] if port is None else port
             name = host.encode()
             row = struct.pack(">ih", 1, len(name)) + name + struct.pack(">ih", there, -1)
@@ -76,7 +84,28 @@ def test_a_broker_that_can_be_worked_with_is_no_matter(listening: Listen, author
     require_answer([listening(broker())], {}, 2.0)
     require_answer(["127.0.0.1:1", listening(broker())], {}, 2.0)
     require_answer([listening(broker(), tls(authority))], {"security_protocol": "SSL", "ssl_cafile": str(ca)}, 2.0)
-    require_answer([listening(broker(knows_us=False))], {"security_protocol": "SASL_PLAINTEXT"}, 2.0)
+    require_answer([listening(broker(password=b"s3cret"))], SASL, 2.0)
+
+
+SASL = {
+    "security_protocol": "SASL_PLAINTEXT",
+    "sasl_mechanism": "PLAIN",
+    "sasl_plain_username": "reader",
+    "sasl_plain_password": "s3cret",
+}
+
+
+def test_a_password_that_is_not_taken_is_said_with_the_brokers_words(listening: Listen) -> None:
+    with pytest.raises(AccessRefused, match=r"does not take the password of reader \(who's you\); check kafka\.sasl_plain_username"):
+        require_answer([listening(broker(password=b"another"))], SASL, 2.0)
+    assert "does not take SCRAM-SHA-256, but PLAIN; set kafka.sasl_mechanism" in seen(
+        listening(broker(password=b"s3cret")), {**SASL, "sasl_mechanism": "SCRAM-SHA-256"}
+    )
+    assert "s3cret" not in seen(listening(broker(password=b"another")), SASL)
+
+
+def test_what_is_advertised_is_looked_at_behind_a_password_too(listening: Listen) -> None:
+    assert "advertised.listeners" in seen(listening(broker("127.0.0.1", 1, password=b"s3cret")), SASL)
 
 
 @pytest.mark.parametrize(

@@ -223,16 +223,18 @@ def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:
     )
 
 
-def new_producer(config: KafkaConfig, *, idempotent: bool = True) -> Producer:
+def new_producer(config: KafkaConfig, *, idempotent: bool = True, transactional_id: str | None = None) -> Producer:
     """A producer that waits for all in-sync replicas. What is too large is the broker's to say, not the client's.
 
     An idempotent one writes nothing twice, but after one refused record it fails every later one with the same error: make it anew then.
+    One with a `transactional_id` writes what belongs together wholly or not at all; the newest one of that name is the only one that may.
     """
     return _made(
         KafkaProducer,
         config,
         acks="all",
         enable_idempotence=idempotent,
+        transactional_id=transactional_id,
         max_request_size=_MAX_REQUEST_BYTES,
         max_block_ms=int(config.request_timeout_s * 500),
         delivery_timeout_ms=int(config.request_timeout_s * 3000),

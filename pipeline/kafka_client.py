@@ -20,7 +20,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline import kafka_patches
+from pipeline import kafka_batches, kafka_patches
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
 from pipeline.paths import LocalPath, absolute
 from pipeline.reachability import address_of, require_answer
@@ -50,6 +50,7 @@ Consumer: TypeAlias = Any
 Producer: TypeAlias = Any
 
 kafka_patches.apply()
+kafka_batches.apply()
 
 _MAX_REQUEST_BYTES = 64 << 20
 _REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
@@ -146,7 +147,9 @@ class KafkaConfig(SecurityConfig):
     on_unreadable: Literal["skip", "fail"] = Field(
         default="skip", description="What to do with bytes that are no records: pass over them, counted as a gap, or stop there."
     )
-    max_unreadable: int = Field(default=10_000, ge=1, description="Unreadable offsets in a row after which the stream stops.")
+    max_unreadable: int = Field(
+        default=10_000, ge=1, description="Offsets tried one by one where not even a batch's header can be read; then the stream stops."
+    )
 
     @field_validator("bootstrap_servers", mode="before")
     @classmethod

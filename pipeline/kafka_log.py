@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import BrokerUnavailable, ResourcesExhausted, StreamError
+from pipeline.kafka_batches import Span, UnreadableBatch, is_parse_error
 from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka
 from pipeline.kafka_patches import drop_used_up_answer, forget_highwater
 from pipeline.records import Partition, Record
@@ -20,7 +21,14 @@ _ONE_POLL_S = 0.5
 
 
 class UnreadableRecord(StreamError):
-    """The bytes at a position are no records. They are stepped over and counted as a gap; look at the broker's disk."""
+    """The bytes at a position are no records. They are stepped over and counted as a gap; look at the broker's disk.
+
+    `partition` and `span` say where, as far as that is known.
+    """
+
+    def __init__(self, message: str, partition: Partition | None = None, span: Span | None = None) -> None:
+        super().__init__(message)
+        self.partition, self.span = partition, span
 
 
 def poll_batches(consumer: Consumer, timeout_s: float, max_records: int) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -28,9 +36,10 @@ def poll_batches(consumer: Consumer, timeout_s: float, max_records: int) -> Mapp
     try:
         batches: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         return batches
+    except UnreadableBatch as error:
+        raise UnreadableRecord(str(error), of_kafka(error.partition), error.span) from error
     except kafka_errors.KafkaError as error:
-        # a plain KafkaError is "no complete records were found"; its subclasses concern the connection or the broker
-        if isinstance(error, kafka_errors.CorruptRecordError) or type(error) is kafka_errors.KafkaError:
+        if is_parse_error(error):
             raise UnreadableRecord(str(error)) from error
         raise
     except (MemoryError, OSError) as error:  # this machine's trouble, not the bytes'

@@ -79,6 +79,7 @@ class KafkaSource:
         self._committer: Consumer | None = None
         self._doubts: dict[Partition, _Doubt] = {}
         self._past_end: dict[Partition, int] = {}
+        self._suspect: tuple[Partition, int] | None = None
         self._settled: set[Partition] = set()
         self._heard_s: dict[Partition, float] = {}
         self._moved_s: dict[Partition, float] = {}
@@ -207,6 +208,8 @@ class KafkaSource:
             while self._poll_once(timeout_s):
                 timeout_s = 0.0
         except UnreadableRecord as error:
+            if error.partition is not None:
+                self._hear(error.partition)
             self._drop_consumer()
             self._step_over(error)
         except kafka_errors.KafkaError as error:
@@ -322,22 +325,49 @@ class KafkaSource:
         self._count_error(ours, at_once=isinstance(ours, ConfigurationError))
 
     def _step_over(self, error: UnreadableRecord) -> None:
-        """Which partition it was is not said, so each that has more is tried alone."""
+        """Pass over the batch that cannot be parsed, and over nothing else.
+
+        It is looked at twice: what came wrong over the network is read well the second time. Where its header tells nothing, not even
+        which partition it was may be known: then each that has more is tried alone, offset by offset.
+        """
+        partition, end = error.partition, self._end_of_unreadable(error)
+        if partition is None or end is None:
+            self._search(error)
+        elif self._suspect != (partition, end):
+            self._suspect = partition, end
+            log.warning("%s: read once more at %d: %s", partition, self._read[partition], error)
+        else:
+            first = error.span.first if error.span is not None and error.span.first is not None else 0
+            self._pass_to(partition, min(first, end), GapReason.ABSENT)
+            self._pass_over(partition, end, error)
+
+    def _end_of_unreadable(self, error: UnreadableRecord) -> int | None:
+        """Where its batch ends; None where that cannot be believed."""
+        if error.partition is None or error.span is None:
+            return None
+        highwater = self._highwaters.get(error.partition)
+        known = error.span.sure or (highwater is not None and error.span.end <= highwater)
+        return error.span.end if known and error.span.end > self._read[error.partition] else None
+
+    def _search(self, error: UnreadableRecord) -> None:
         found = False
         for partition, position in list(self._read.items()):
             if self._highwaters.get(partition, position + 1) > position:
                 end = readable_from(self._config, partition, position)
-                if end > position and self._config.on_unreadable == "fail":
-                    raise StreamError(
-                        f"{partition}: the bytes from {position} to {end - 1} are no records ({error}); kafka.on_unreadable: skip"
-                        " passes over them"
-                    ) from error
-                self._pass_to(partition, end, GapReason.UNREADABLE)
-                found = found or end > position
-        if found:
-            log.error("stepped over what cannot be read: %s", error)
-        else:
+                if end > position:
+                    self._pass_over(partition, end, error)
+                    found = True
+        if not found:
             self._count_error(error)
+
+    def _pass_over(self, partition: Partition, end: int, error: UnreadableRecord) -> None:
+        first = self._read[partition]
+        if self._config.on_unreadable == "fail":
+            raise StreamError(
+                f"{partition}: the bytes from {first} to {end - 1} are no records ({error}); kafka.on_unreadable: skip passes over them"
+            ) from error
+        self._pass_to(partition, end, GapReason.UNREADABLE)
+        log.error("%s: the offsets from %d to %d cannot be read and are passed over: %s", partition, first, end - 1, error)
 
     def _count_error(self, error: StreamError | Exception, at_once: bool = False) -> None:
         self._errors_in_a_row += 1

@@ -30,6 +30,11 @@ REPLAYS = "replays"
 _TRY_AGAIN_S = 0.2
 _MOST_DIGITS = 6
 
+_TRIES = 3
+_MODEST_BYTES = 1 << 20
+"""What every broker takes unless told otherwise."""
+
+_NOT_THROUGH = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError, kafka_errors.KafkaConnectionError)
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -86,7 +91,7 @@ class _Pending:
     its digest. Origin and reason always stay: they say where the whole record is.
     """
 
-    __slots__ = ("future", "headers", "key", "origin", "size_bytes", "told", "value")
+    __slots__ = ("future", "headers", "key", "origin", "size_bytes", "timeouts", "told", "value")
 
     def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
         self.key, self.value = letter.record.key, letter.record.value
@@ -95,6 +100,7 @@ class _Pending:
         self.origin = f"{letter.record.partition}/{letter.record.offset}"
         self.size_bytes = letter.record.size_bytes + OVERHEAD_BYTES
         self.future: Any | None = None
+        self.timeouts = 0
         if self.key is None and self.value is None:
             # kafka-python refuses a record with neither
             self.value = b""
@@ -130,6 +136,10 @@ class _Pending:
         """Whether the letter is another one now that the topic may take, after it was refused with `error`."""
         if isinstance(error, _TOO_LARGE):
             return self.shorten()
+        if isinstance(error, _NOT_THROUGH) and self.size_bytes > _MODEST_BYTES:
+            # The broker could be reached each time: it is the letter that does not get through.
+            self.timeouts += 1
+            return self.timeouts % _TRIES == 0 and self.shorten()
         if isinstance(error, kafka_errors.InvalidRecordError) and self.key is None:
             self.key = self.origin.encode()  # a compacted topic takes no record without a key
             self.told.append((PREFIX + "null_key", b"true"))
@@ -233,9 +243,10 @@ class DeadLetterSink:
         try:
             pending.future.get(timeout=max(deadline_s - time.monotonic(), 0.0))
         except kafka_errors.KafkaError as error:
-            if pending.future.is_done:
+            settled = pending.future.is_done  # else there was no more time to wait for it
+            if settled:
                 self._start_over()
-            if not pending.adapt(error) and is_refusal(error):
+            if settled and not pending.adapt(error) and is_refusal(error):
                 raise DeadLetterUnacknowledged(
                     f"{self.topic!r} takes no dead letter, not even reason and origin alone ({error}): raise that topic's"
                     " max.message.bytes, let this user write there, or name another one with dead_letters.topic"

@@ -33,6 +33,7 @@ DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
     Reason.EMPTY_TEXT: Disposition.SCHEMA,
     Reason.BAD_TIMESTAMP: Disposition.SCHEMA,
     Reason.UPDATE_FAILED: Disposition.MODEL,
+    Reason.KILLS_READER: Disposition.MALFORMED,
 }
 
 MAX_LABEL_CHARS: Final = 512

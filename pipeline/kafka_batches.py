@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +57,13 @@ class _Followed:
         self._now = self._records._next_slice
         return self._records.next_batch()
 
+    def skip(self) -> Span | None:
+        """Go to the next batch and look at its header alone; None behind the last one."""
+        self._now = self._records._next_slice
+        if self._now is not None:
+            self._records._cache_next()
+        return self.span()
+
     def span(self) -> Span | None:
         """Of the batch that is being parsed; None where its header makes no sense."""
         behind = self._records._next_slice
@@ -82,11 +90,33 @@ def span_of(batch: memoryview | bytes, following: int | None) -> Span | None:
     return Span(first=base, end=end, sure=sound)
 
 
+_headers_only = False
+
+
+class OnlyItsHeader(Exception):
+    """Nothing is wrong: only headers were asked for."""
+
+
+@contextmanager
+def headers_only() -> Iterator[None]:
+    """Within it, whatever would be parsed raises UnreadableBatch, with the span that its header tells."""
+    global _headers_only
+    _headers_only = True
+    try:
+        yield
+    finally:
+        _headers_only = False
+
+
 def _telling_which(unpack: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     @functools.wraps(unpack)
     def unpack_records(self: Any, partition: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
         followed = _Followed(records)
         try:
+            if _headers_only:
+                while (span := followed.skip()) is not None and span.end <= self.fetch_offset:
+                    pass  # a batch before the one that is asked for
+                raise OnlyItsHeader
             yield from unpack(self, partition, followed, *deserializers)
         except (MemoryError, OSError):  # this machine's trouble, not the bytes'
             raise

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import BrokerUnavailable, ResourcesExhausted, StreamError
-from pipeline.kafka_batches import Span, UnreadableBatch, is_parse_error
+from pipeline.kafka_batches import Span, UnreadableBatch, headers_only, is_parse_error
 from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka
 from pipeline.kafka_patches import drop_used_up_answer, forget_highwater
 from pipeline.records import Partition, Record
@@ -121,6 +121,28 @@ def readable_from(config: KafkaConfig, partition: Partition, position: int) -> i
     finally:
         consumer.close()
     raise StreamError(f"{partition}: nothing from {position} to {offset} can be read; check its disk, or raise kafka.max_unreadable")
+
+
+def batch_end(config: KafkaConfig, partition: Partition, position: int) -> int:
+    """Where the batch at a position ends. Only its header is looked at: for what must not be unfolded. The next offset if it tells nothing.
+
+    Raises BrokerUnavailable if it does not come in time.
+    """
+    consumer, deadline_s = new_consumer(config), time.monotonic() + config.request_timeout_s
+    try:
+        _assign(consumer, {partition: position})
+        while time.monotonic() < deadline_s:
+            try:
+                with headers_only():
+                    poll_batches(consumer, _ONE_POLL_S, max_records=1)
+            except UnreadableRecord as error:
+                highwater = take_highwater(consumer, partition)
+                span = error.span
+                known = span is not None and (span.sure or (highwater is not None and span.end <= highwater))
+                return span.end if span is not None and known and span.end > position else position + 1
+    finally:
+        consumer.close()
+    raise BrokerUnavailable(f"no answer for {partition} at {position}")
 
 
 def _assign(consumer: Consumer, positions: Mapping[Partition, int]) -> None:

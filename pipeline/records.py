@@ -75,6 +75,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_TIMESTAMP = "bad_timestamp"
     UPDATE_FAILED = "update_failed"
+    KILLS_READER = "kills_reader"
+    """Processes that decoded it died or hung, again and again."""
 
 
 class Disposition(StrEnum):

@@ -157,10 +157,26 @@ class KafkaSource:
                 self._read_ahead(timeout_s)
             elif self._consumer is not None:
                 self._read_ahead(0.0)
+        return self._taken(max_bytes, heard_before_s)
+
+    def _taken(self, max_bytes: int, heard_before_s: Mapping[Partition, float]) -> Fetched:
         items = self._buffer.take(max_bytes)
         self._given.update({item.partition: end_of(item) for item in items})
         heard = frozenset(partition for partition, at_s in self._heard_s.items() if heard_before_s.get(partition) != at_s)
         return Fetched(items=items, positions=self.positions, highwaters=self.highwaters, heard=heard)
+
+    def poll_one(self, partition: Partition | None, timeout_s: float) -> Fetched:
+        """At most one record of one partition; what came of others is not even parsed. None: only connect. Raises as `poll`.
+
+        For whoever must find out which of them kills this process.
+        """
+        heard_before_s = dict(self._heard_s)
+        with self._under_way():
+            if self._consumer is None:
+                self._open()
+            if self._buffer.empty and partition is not None:
+                self._read_ahead(timeout_s, partition)
+        return self._taken(1, heard_before_s)
 
     def commit(self, positions: Positions, metadata: str = "") -> None:
         """Tell the consumer group where the stream stands, for lag tools only. Does nothing without a `group_id`; raises StreamError."""
@@ -199,13 +215,13 @@ class KafkaSource:
 
     # Reading
 
-    def _read_ahead(self, timeout_s: float) -> None:
+    def _read_ahead(self, timeout_s: float, only: Partition | None = None) -> None:
         if self._consumer is None:
             self._open()
         self._look_for_changes()
         started_s, read_before = time.monotonic(), dict(self._read)
         try:
-            while self._poll_once(timeout_s):
+            while self._poll_once(timeout_s, only) and only is None:
                 timeout_s = 0.0
         except UnreadableRecord as error:
             if error.partition is not None:
@@ -217,14 +233,15 @@ class KafkaSource:
             self._recover(error)
         else:
             self._errors_in_a_row = 0
-            self._watch(started_s, read_before)
+            if only is None:
+                self._watch(started_s, read_before)
 
-    def _poll_once(self, timeout_s: float) -> bool:
+    def _poll_once(self, timeout_s: float, only: Partition | None = None) -> bool:
         """Whether more may be had at once."""
-        reading = self._pause_full()
+        reading = self._pause_full(only)
         if self._consumer is None or not reading:
             return False
-        batches = poll_batches(self._consumer, timeout_s, _MAX_RECORDS)
+        batches = poll_batches(self._consumer, timeout_s, _MAX_RECORDS if only is None else 1)
         for batch_partition, consumed in batches.items():
             partition = of_kafka(batch_partition)
             for each in consumed:
@@ -238,13 +255,12 @@ class KafkaSource:
             self._drop_consumer()
         return bool(batches)
 
-    def _pause_full(self) -> list[Partition]:
-        """BOUNDED: a partition whose share of the buffer is used up is not read; the others still are. Returns those."""
+    def _pause_full(self, only: Partition | None) -> list[Partition]:
+        """BOUNDED: a partition whose share of the buffer is used up is not read; the others still are (`only`: it alone). Returns those."""
         if self._consumer is None:
             return []
-        full = [partition for partition in self._read if self._buffer.full(partition)]
-        reading = [partition for partition in self._read if not self._buffer.full(partition)]
-        read_only(self._consumer, reading, paused=full)
+        reading = [each for each in self._read if only in (None, each) and not self._buffer.full(each)]
+        read_only(self._consumer, reading, paused=[each for each in self._read if each not in reading])
         return reading
 
     def _pass_to(self, partition: Partition, position: int, reason: GapReason) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from immutables import Map
@@ -29,6 +29,7 @@ _SEED: Final = 1
 _SHINGLE: Final = 3
 _BAND_BYTES: Final = 8
 _BANDS: Final = 2 * _VALUES // _BAND_BYTES
+_MOST_UNSORTED: Final = 4096
 
 SCHEME: Final = f"rensa RMinHash {RMinHash.ALGORITHM_VERSION}, seed {_SEED}, {_VALUES} x 16 bits, {_SHINGLE} words"
 """What signatures were made by; those of another scheme cannot be compared with ours."""
@@ -61,27 +62,64 @@ def likeness(one: bytes, other: bytes) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Likenesses:
-    """Which documents may be like a text. Immutable and shared, as the ledger that keeps it: a change costs O(log n)."""
+class _Sorted:
+    """Many signatures, each band sorted: a look-up is a binary search a band. `keys_BN` and, beside them, which document each is of."""
 
+    names: tuple[str, ...] = ()
+    signatures: tuple[bytes, ...] = ()
+    keys_BN: np.ndarray[Any, np.dtype[np.uint64]] = field(default_factory=lambda: np.zeros((_BANDS, 0), np.uint64))
+    order_BN: np.ndarray[Any, np.dtype[np.int32]] = field(default_factory=lambda: np.zeros((_BANDS, 0), np.int32))
+
+    @classmethod
+    def of(cls, signatures: Iterable[tuple[str, bytes]]) -> _Sorted:
+        pairs = list(signatures)
+        bands_BN = np.frombuffer(b"".join(signature for _, signature in pairs), dtype="<u8").reshape(-1, _BANDS).T
+        order_BN = np.argsort(bands_BN, axis=1, kind="stable").astype(np.int32)
+        keys_BN = np.take_along_axis(bands_BN, order_BN, axis=1).astype(np.uint64)
+        return cls(tuple(name for name, _ in pairs), tuple(signature for _, signature in pairs), keys_BN, order_BN)
+
+    def like(self, signature: bytes) -> Iterator[str]:
+        for keys_N, order_N, key in zip(self.keys_BN, self.order_BN, np.frombuffer(signature, dtype="<u8"), strict=True):
+            first = keys_N.searchsorted(key)
+            while first < len(keys_N) and keys_N[first] == key:
+                yield self.names[order_N[first]]
+                first += 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likenesses:
+    """Which documents may be like a text. Immutable and shared, as the ledger that keeps it.
+
+    What came lately is in maps; when that is much, all of it is sorted anew: 0.7 kB a document in place of 5, and a restore of 100,000
+    in a second. What is found does not depend on which is where.
+    """
+
+    _sorted: _Sorted = field(default_factory=_Sorted)
+    _gone: Map[str, None] = field(default_factory=Map)
+    _fresh: Map[str, bytes] = field(default_factory=Map)
     _bands: Map[int, _Bucket] = field(default_factory=Map)
 
     @classmethod
     def of(cls, signatures: Iterable[tuple[str, bytes]]) -> Likenesses:
         """Of many documents at once: ids and signatures."""
-        bands = Map[int, _Bucket]().mutate()
-        for name, signature in signatures:
-            for band in _bands(signature):
-                bands[band] = _with(bands.get(band), name)
-        return cls(bands.finish())
+        return cls(_Sorted.of(signatures))
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        old = zip(self._sorted.names, self._sorted.signatures, strict=True)
+        yield from ((name, signature) for name, signature in old if name not in self._gone)
+        yield from self._fresh.items()
 
     def added(self, name: str, signature: bytes) -> Likenesses:
+        """With a document that is not there yet."""
         bands = self._bands.mutate()
         for band in _bands(signature):
             bands[band] = _with(bands.get(band), name)
-        return Likenesses(bands.finish())
+        return Likenesses(self._sorted, self._gone, self._fresh.set(name, signature), bands.finish())._settled()
 
     def removed(self, name: str, signature: bytes) -> Likenesses:
+        """Without a document that is there."""
+        if name not in self._fresh:
+            return Likenesses(self._sorted, self._gone.set(name, None), self._fresh, self._bands)._settled()
         bands = self._bands.mutate()
         for band in _bands(signature):
             left = _without(bands[band], name)
@@ -89,11 +127,11 @@ class Likenesses:
                 del bands[band]
             else:
                 bands[band] = left
-        return Likenesses(bands.finish())
+        return Likenesses(self._sorted, self._gone, self._fresh.delete(name), bands.finish())
 
     def candidates(self, signature: bytes) -> set[str]:
         """Ids of the documents that share a band with it."""
-        found: set[str] = set()
+        found = {name for name in self._sorted.like(signature) if name not in self._gone}
         for band in _bands(signature):
             bucket = self._bands.get(band)
             if isinstance(bucket, str):
@@ -101,6 +139,9 @@ class Likenesses:
             elif bucket is not None:
                 found.update(bucket)
         return found
+
+    def _settled(self) -> Likenesses:
+        return Likenesses.of(self) if max(len(self._fresh), len(self._gone)) >= _MOST_UNSORTED else self
 
 
 def _bands(signature: bytes) -> Iterator[int]:

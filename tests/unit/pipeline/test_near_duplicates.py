@@ -60,3 +60,20 @@ def test_adding_and_removing_leave_other_versions_as_they_were() -> None:
     assert three.removed("b", same).candidates(same) == {"a", "c"}
     assert three.removed("b", same).removed("a", same).removed("c", same).candidates(same) == set()
     assert three.candidates(same) == {"a", "b", "c"}
+
+
+def test_what_is_found_does_not_depend_on_what_was_sorted_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.near_duplicates._MOST_UNSORTED", 7)
+    dice = random.Random(3)
+    signatures = {str(seed): signature_of(None, " ".join(text(seed % 20, 60))) for seed in range(60)}
+    index, alive = Likenesses(), dict[str, bytes]()
+    for _ in range(400):
+        name = dice.choice(list(signatures))
+        if name in alive:
+            index = index.removed(name, alive.pop(name))
+        else:
+            alive[name] = signatures[name]
+            index = index.added(name, signatures[name])
+        probe = dice.choice(list(signatures.values()))
+        assert dict(index) == alive
+        assert index.candidates(probe) == {name for name, signature in alive.items() if likeness(signature, probe) == 1.0}

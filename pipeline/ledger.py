@@ -19,7 +19,7 @@ import pyarrow as pa
 from immutables import Map
 
 from pipeline.names import same_name
-from pipeline.near_duplicates import SCHEME, Likenesses, likeness
+from pipeline.near_duplicates import SCHEME, Likenesses, likenesses
 from pipeline.records import Document, Partition
 
 LEDGER_SCHEMA = pa.schema(
@@ -164,9 +164,9 @@ class Ledger:
     def most_like(self, signature: bytes, least: float) -> LedgerRow | None:
         """The document that is most like a signature, the first learned of several; None where none is as like as `least`."""
         rows = [self._rows[name] for name in self._likenesses.candidates(signature)]
-        found = [(likeness(row.signature or b"", signature), -row.updates[0], row) for row in rows]
-        best = max(found, key=lambda each: each[:2], default=None)
-        return None if best is None or best[0] < least else best[2]
+        like = likenesses([row.signature or b"" for row in rows], signature)
+        found = [(share, -row.updates[0], row) for share, row in zip(like, rows, strict=True) if share >= least]
+        return max(found, key=lambda each: each[:2])[2] if found else None
 
     def owner(self, update: int) -> LedgerRow | None:
         """The document that an update belongs to."""
@@ -180,7 +180,7 @@ class Ledger:
         for update in row.updates:
             owners[update] = row.document_id
         keys = cleared._keys if row.record_key is None else _added(cleared._keys, row.record_key, row.document_id)
-        likenesses = cleared._likenesses
+        signed = cleared._likenesses
         return Ledger(
             cleared._rows.set(row.document_id, row),
             _added(cleared._contents, row.content_sha256, row.document_id),
@@ -188,7 +188,7 @@ class Ledger:
             owners.finish(),
             _counted(cleared._sources, same_name(row.source), len(row.updates)),
             _counted(cleared._minutes, row.minute, 1),
-            likenesses if row.signature is None else likenesses.added(row.document_id, row.signature),
+            signed if row.signature is None else signed.added(row.document_id, row.signature),
         )
 
     def without(self, document_ids: Collection[str]) -> Ledger:
@@ -204,10 +204,10 @@ class Ledger:
             keys = ledger._keys if row.record_key is None else _removed(ledger._keys, row.record_key, name)
             contents = _removed(ledger._contents, row.content_sha256, name)
             sources = _counted(ledger._sources, same_name(row.source), -len(row.updates))
-            minutes, likenesses = _counted(ledger._minutes, row.minute, -1), ledger._likenesses
+            minutes, signed = _counted(ledger._minutes, row.minute, -1), ledger._likenesses
             if row.signature is not None:
-                likenesses = likenesses.removed(name, row.signature)
-            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources, minutes, likenesses)
+                signed = signed.removed(name, row.signature)
+            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources, minutes, signed)
         return ledger
 
     def forgetting(self, updates: Collection[int]) -> Ledger:
@@ -258,8 +258,8 @@ class Ledger:
             if row.record_key is not None:
                 keys.setdefault(row.record_key, set()).add(row.document_id)
         found = by_id.finish()
-        likenesses = Likenesses.of((row.document_id, row.signature) for row in found.values() if row.signature is not None)
-        return cls(found, _frozen(contents), _frozen(keys), Map(owners), Map(sources), Map(minutes), likenesses)
+        signed = Likenesses.of((row.document_id, row.signature) for row in found.values() if row.signature is not None)
+        return cls(found, _frozen(contents), _frozen(keys), Map(owners), Map(sources), Map(minutes), signed)
 
 
 def _counted(index: Map[Any, int], name: Any, more: int) -> Map[Any, int]:

@@ -11,7 +11,7 @@ once in 8.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -58,7 +58,14 @@ def signature_of(title: str | None, text: str) -> bytes:
 
 def likeness(one: bytes, other: bytes) -> float:
     """The estimated share of shingles that two texts have in common: 1.0 for the same, 0.0 for nothing."""
-    return float(np.mean(np.frombuffer(one, dtype="<u2") == np.frombuffer(other, dtype="<u2")))
+    return likenesses([one], other)[0]
+
+
+def likenesses(signatures: Sequence[bytes], other: bytes) -> list[float]:
+    """The same, of many texts and one."""
+    values_NV = np.frombuffer(b"".join(signatures), dtype="<u2").reshape(-1, _VALUES)
+    found: list[float] = (values_NV == np.frombuffer(other, dtype="<u2")).mean(axis=1).tolist()
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,8 +97,8 @@ class _Sorted:
 class Likenesses:
     """Which documents may be like a text. Immutable and shared, as the ledger that keeps it.
 
-    What came lately is in maps; when that is much, all of it is sorted anew: 0.7 kB a document in place of 5, and a restore of 100,000
-    in a second. What is found does not depend on which is where.
+    What came lately is in maps; when that is much, all of it is sorted anew. With the signature that is 0.9 kB a document; among 100,000 a
+    look-up takes 50 us. What is found does not depend on which is where.
     """
 
     _sorted: _Sorted = field(default_factory=_Sorted)

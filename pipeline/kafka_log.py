@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import BrokerUnavailable, ResourcesExhausted, StreamError
 from pipeline.kafka_batches import Span, UnreadableBatch, headers_only, is_parse_error
-from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka
+from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka, translating
 from pipeline.kafka_patches import drop_used_up_answer, forget_highwater
 from pipeline.records import Partition, Record
 
@@ -85,6 +85,17 @@ def read_only(consumer: Consumer, reading: Iterable[Partition], paused: Iterable
 def beginnings(consumer: Consumer, partitions: Iterable[Partition]) -> dict[Partition, int]:
     """The first offset that each log still holds."""
     offsets = consumer.beginning_offsets([to_kafka(partition) for partition in partitions])
+    return {of_kafka(partition): offset for partition, offset in offsets.items()}
+
+
+def committed_ends(config: KafkaConfig, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    """How far each log holds committed records: an open transaction ends it. Not to be asked of the embedded broker."""
+    consumer = new_consumer(config)
+    try:
+        with translating(config):
+            offsets = consumer.end_offsets([to_kafka(partition) for partition in partitions])
+    finally:
+        consumer.close()
     return {of_kafka(partition): offset for partition, offset in offsets.items()}
 
 

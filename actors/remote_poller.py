@@ -78,6 +78,7 @@ class RemotePoller:
         ahead, self._ahead = self._ahead, None
         polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
         self._positions, self._topic_ids = dict(polled.positions), polled.topic_ids
+        self._deaths_in_a_row = 0
         for item in polled.items:
             if isinstance(item, DeadLetter):
                 self._keep(item)
@@ -209,9 +210,7 @@ class RemotePoller:
             end = record.end
             if record.offset > first:
                 items.append(Gap(partition=partition, first=first, end=record.offset, reason=GapReason.ABSENT))
-            letter = dead_letter(record, Reason.KILLS_READER, "processes that decoded it died or hung, again and again")
-            self.reject(letter)
-            items.append(letter)
+            items.append(dead_letter(record, Reason.KILLS_READER, "processes that decoded it died or hung, again and again"))
         else:
             end = self._end_of_batch(guilty)
             items.append(Gap(partition=partition, first=first, end=end, reason=GapReason.UNREADABLE))
@@ -220,6 +219,9 @@ class RemotePoller:
         careful.passed_over += 1
         self._positions = {**self._positions, guilty.partition: end}
         self._replace()
+        for item in items:
+            if isinstance(item, DeadLetter):
+                self.reject(item)
         return self._handed(items, None)
 
     def _end_of_batch(self, guilty: Place) -> int:

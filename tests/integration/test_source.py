@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
@@ -185,7 +186,12 @@ def test_a_large_batch_that_cannot_be_read_is_passed_over_at_once_and_its_neighb
         folding.close()
     send(kafka, b"just after", b"after")
     made: list[object] = []
-    monkeypatch.setattr(source_module, "new_consumer", lambda *given: made.append(given) or new_consumer(*given))
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return new_consumer(*given)
+
+    monkeypatch.setattr(source_module, "new_consumer", counted)
     monkeypatch.setattr(source_module, "readable_from", pytest.fail)  # no search offset by offset
     with KafkaSource(kafka.model_copy(update={"max_unreadable": 100})) as source:
         items = read_until(source, at_end)

@@ -8,8 +8,9 @@ import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
+from kafka.record.util import calc_crc32c
 
-from pipeline import kafka_batches, kafka_client  # noqa: F401  (the patch is made where connections are)
+from pipeline import kafka_client  # noqa: F401  (the patch is made where connections are)
 from pipeline.kafka_batches import Span, UnreadableBatch, span_of
 
 NEWS = TopicPartition("news", 0)
@@ -73,7 +74,7 @@ def test_a_batch_whose_checksum_holds_tells_its_span_for_sure() -> None:
     data = batch(7, 5, codec=1)
     data[61:] = b"no gzip at all"
     data[8:12] = struct.pack(">i", len(data) - 12)
-    data[17:21] = struct.pack(">I", kafka_batches.calc_crc32c(bytes(data[21:])))
+    data[17:21] = struct.pack(">I", calc_crc32c(bytes(data[21:])))
     found, error = read(bytes(data), at=7)
     assert found == [] and error is not None and error.span == Span(first=7, end=12, sure=True)
 
@@ -82,7 +83,7 @@ def test_a_record_in_the_middle_is_broken_and_those_before_it_come() -> None:
     data = batch(0, 3)
     place = bytes(data).index(b"value 2") - 6  # the length of the last record
     data[place] = 0x7E
-    data[17:21] = struct.pack(">I", kafka_batches.calc_crc32c(bytes(data[21:])))
+    data[17:21] = struct.pack(">I", calc_crc32c(bytes(data[21:])))
     found, error = read(bytes(data))
     assert found == [0, 1] and error is not None and error.span == Span(first=0, end=3, sure=True)
 

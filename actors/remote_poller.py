@@ -46,6 +46,7 @@ class RemotePoller:
         self._ahead: Any = None
         self._lost = threading.Event()
         self._careful: Careful | None = None
+        self._undecoded: ReadOne | None = None
         self._deaths_in_a_row = 0
         self._opened = False
         self._not_before_s = 0.0
@@ -130,7 +131,7 @@ class RemotePoller:
 
     def _replace(self) -> None:
         ray.kill(self._actor)
-        self._ahead = None
+        self._ahead = self._undecoded = None
         actor = self._start()
         for letter in list(self._letters):
             actor.reject.remote(letter)
@@ -155,12 +156,8 @@ class RemotePoller:
         guilty = careful.convicted
         if guilty is not None:
             return self._passed_over(careful, guilty)
-        # First it connects: one that dies at that has met no record.
-        partition = careful.next_partition(self._positions) if self._opened else None
-        place = Place(Step.OPEN, "", 0) if partition is None else Place(Step.READ, partition, self._positions[partition])
-        read: ReadOne = self._tried(careful, place, self._actor.read_one.remote(partition, timeout_s))
-        self._opened = True
-        careful.acquit(place)
+        # NOTHING-SILENT: what was read is kept until it is decoded, whatever that raises.
+        read = self._undecoded = self._undecoded or self._read_one(careful, timeout_s)
         items: list[Learnable] = []
         for item in read.items:
             if isinstance(item, Record):
@@ -168,7 +165,8 @@ class RemotePoller:
                 careful.passed(str(item.partition), item.size_bytes + OVERHEAD_BYTES)
             else:
                 items.append(item)
-        if partition is not None and partition in read.at_end:
+        self._undecoded = None
+        for partition in read.at_end:
             careful.reached_end(partition)
         if read.items:
             self._deaths_in_a_row = 0
@@ -177,6 +175,15 @@ class RemotePoller:
             log.warning("nothing kills the process that reads the topics any more; it reads ahead again")
             self._careful = None
         return self._handed(items, read)
+
+    def _read_one(self, careful: Careful, timeout_s: float) -> ReadOne:
+        """First it connects: one that dies at that has met no record."""
+        partition = careful.next_partition(self._positions) if self._opened else None
+        place = Place(Step.OPEN, "", 0) if partition is None else Place(Step.READ, partition, self._positions[partition])
+        read: ReadOne = self._tried(careful, place, self._actor.read_one.remote(partition, timeout_s))
+        self._opened = True
+        careful.acquit(place)
+        return read
 
     def _decoded(self, careful: Careful, record: Record) -> Learnable:
         """The record, decoded in the other process, which may not survive that; a dead letter was sent there."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
@@ -17,19 +14,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.config import StreamConfig
 from actors.errors import ReplicaLost
 from actors.lives import Life, life_of, told
-from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Polled, Question, ReplicaStatus, Told
-from actors.poller import Poller
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Question, ReplicaStatus, Told
 from actors.router import ReplicaClient
-from pipeline.errors import PartitionStalled, StreamError
-from pipeline.fetched import OVERHEAD_BYTES
-from pipeline.records import DeadLetter
 
 NAMESPACE = "memstream"
 CONTROL_TIMEOUT_S = 10.0
-MOST_POLLER_DEATHS = 5
-"""Of a poller's process at the same positions."""
-
-PollerActor = ray.remote(Poller)
 
 
 def result_of(reference: Any, timeout_s: float | None = None) -> Any:
@@ -43,117 +32,9 @@ def result_of(reference: Any, timeout_s: float | None = None) -> Any:
         raise error.cause from error
 
 
-class RemotePoller:
-    """A poller in a process of its own, replaced when it hangs or dies. One batch is read ahead while the last one is learned.
-
-    Called by the ingest thread and, for `flush` and `commit`, by the one that saves.
-
-    NOTHING-SILENT: dead letters that are not known to be acknowledged are kept here too, and a new process sends them again.
-    """
-
-    def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> None:
-        self._config, self._positions, self._owns_lineage, self._topic_ids = config, positions, owns_lineage, topic_ids
-        self._letters: list[DeadLetter] = []
-        self._letter_bytes = 0
-        self._ahead: Any = None
-        self._lost = threading.Event()
-        self._deaths: tuple[dict[str, int], list[float]] = {}, []
-        self._flushing, self._keeping = threading.Lock(), threading.Lock()
-        self._actor = self._start()
-
-    def _start(self) -> Any:
-        # It costs no core of its own, since polling waits for the network most of the time; and it runs where its replica does: files with
-        # secrets are read there.
-        return PollerActor.options(num_cpus=0, scheduling_strategy=here()).remote(
-            self._config, self._positions, self._owns_lineage, self._topic_ids
-        )
-
-    def poll(self, max_bytes: int, timeout_s: float) -> Polled:
-        """As `Poller.poll`; raises PartitionStalled, after which the next call goes on, where the process hung or died."""
-        self.renew()
-        if self._letter_bytes > self._config.dead_letters.max_pending_bytes:
-            # BOUNDED; and before anything is taken: a batch that was taken is always handed over.
-            self.flush(self._config.dead_letters.flush_timeout_s)
-        ahead, self._ahead = self._ahead, None
-        polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
-        self._positions, self._topic_ids = polled.positions, polled.topic_ids
-        for item in polled.items:
-            if isinstance(item, DeadLetter):
-                self._keep(item)
-        self._ahead = self._actor.poll.remote(max_bytes, timeout_s)
-        return polled
-
-    def reject(self, letter: DeadLetter) -> None:
-        """As `Poller.reject`, without waiting: `flush` does."""
-        self._actor.reject.remote(letter)
-        self._keep(letter)  # after it was sent: a flush acknowledges what is kept here and was sent before it
-
-    def flush(self, timeout_s: float) -> None:
-        """As `Poller.flush`."""
-        with self._flushing:
-            count = len(self._letters)
-            self._get(self._actor.flush.remote(timeout_s))
-            with self._keeping:
-                acknowledged, self._letters[:count] = self._letters[:count], []
-                self._letter_bytes -= sum(map(_letter_bytes, acknowledged))
-
-    def commit(self, positions: Mapping[str, int], metadata: str) -> None:
-        """As `Poller.commit`."""
-        self._get(self._actor.commit.remote(positions, metadata))
-
-    def close(self) -> None:
-        """End the process."""
-        self._ahead = None
-        with suppress(RayActorError, GetTimeoutError, RayTaskError):
-            ray.get(self._actor.close.remote(), timeout=10)
-        ray.kill(self._actor)
-
-    def _keep(self, letter: DeadLetter) -> None:
-        if self._owns_lineage:
-            with self._keeping:
-                self._letters.append(letter)
-                self._letter_bytes += _letter_bytes(letter)
-
-    def _get(self, reference: Any) -> Any:
-        try:
-            return result_of(reference, self._config.replicas.poll_hung_s)
-        except (RayActorError, GetTimeoutError) as error:
-            self._lost.set()
-            raise PartitionStalled(f"the poller's process hung or ended and is replaced: {reason_of(error)}") from error
-
-    def _count_death(self) -> None:
-        """What kills its reader again and again would do so without end."""
-        now_s, where = time.monotonic(), dict(self._positions)
-        before = self._deaths[1] if self._deaths[0] == where else []
-        self._deaths = where, [*(at_s for at_s in before if now_s - at_s < 3600), now_s]
-        if len(self._deaths[1]) >= MOST_POLLER_DEATHS:
-            place = ", ".join(f"{partition} at {position}" for partition, position in where.items()) or "the start"
-            raise StreamError(
-                f"the process that reads the topics ended {len(self._deaths[1])} times within the hour at the same place ({place}); look at"
-                " the records there and at this node's memory"
-            )
-
-    def renew(self) -> None:
-        """Replace the process if it was lost. By whoever polls, alone: only then has everything before `_positions` been handed over."""
-        if not self._lost.is_set():
-            return
-        ray.kill(self._actor)
-        self._ahead = None
-        self._lost.clear()
-        self._count_death()
-        actor = self._start()
-        for letter in list(self._letters):
-            actor.reject.remote(letter)
-        self._actor = actor  # only now: a flush through it must find all letters sent
-
-
 def here() -> NodeAffinitySchedulingStrategy:
     """On this node, and on no other."""
     return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def _letter_bytes(letter: DeadLetter) -> int:
-    return letter.record.size_bytes + OVERHEAD_BYTES
 
 
 class ReplicaHandle:

@@ -347,6 +347,7 @@ class ReplicaStatus:
     epoch: int | None = None
     epoch_age_s: float | None = None
     snapshot_problem: str | None = None
+    poller_deaths: int = 0
     memory_sha256: str | None = None
 
     @property

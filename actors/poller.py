@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from actors.config import StreamConfig
@@ -16,13 +17,19 @@ from pipeline.dead_letters import DeadLetterSink
 from pipeline.decode import ReadValue, decode, value_reader
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.fetched import Fetched, Item
+from pipeline.kafka_log import batch_end
 from pipeline.positions import format_positions, parse_positions
-from pipeline.records import DeadLetter, Record
+from pipeline.records import DeadLetter, Partition, Record
 from pipeline.source import KafkaSource
 
 
 class PollerClient(Protocol):
     """What a replica needs of its poller, in this process or in another."""
+
+    @property
+    def deaths(self) -> int:
+        """Processes of it that died or hung."""
+        ...
 
     def poll(self, max_bytes: int, timeout_s: float) -> Polled: ...
 
@@ -35,6 +42,19 @@ class PollerClient(Protocol):
     def renew(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOne:
+    """What `Poller.read_one` gives: at most one record, as it came. `at_end`: partitions that have no more, as TOPIC/PARTITION."""
+
+    items: tuple[Item, ...]
+    positions: Mapping[str, int]
+    topic_ids: Mapping[str, str]
+    highwaters: Mapping[Partition, int]
+    heard: frozenset[Partition]
+    at_end: frozenset[str]
+    at_s: float
 
 
 class Poller:
@@ -66,7 +86,6 @@ class Poller:
             self._fetched = self._source.poll(max_bytes, timeout_s), asked_s
         # NOTHING-SILENT: what was fetched is kept until all of it is decoded. A schema registry that is away is waited for.
         fetched, asked_s = self._fetched
-        self._read = self._read or value_reader(self._config.decode)
         items = tuple(self._decoded(item) for item in fetched.items)
         self._fetched = None
         for letter in items:
@@ -82,7 +101,34 @@ class Poller:
             at_s=asked_s,
         )
 
+    def read_one(self, partition: str | None, timeout_s: float) -> ReadOne:
+        """At most one record of one partition, undecoded, and nothing of any other is touched; None: only connect. Raises as `poll`."""
+        asked_s = time.time()
+        fetched = self._source.poll_one(None if partition is None else Partition.parse(partition), timeout_s)
+        at_end = {each for each, end in fetched.highwaters.items() if fetched.positions.get(each, -1) >= end}
+        return ReadOne(
+            items=fetched.items,
+            positions=format_positions(fetched.positions),
+            topic_ids=self._source.topic_ids,
+            highwaters=fetched.highwaters,
+            heard=fetched.heard,
+            at_end=frozenset(map(str, at_end)),
+            at_s=asked_s,
+        )
+
+    def decode_one(self, record: Record) -> Learnable:
+        """What `read_one` gave, decoded; a dead letter is sent."""
+        item = self._decoded(record)
+        if isinstance(item, DeadLetter):
+            self.reject(item)
+        return item
+
+    def batch_end(self, partition: str, position: int) -> int:
+        """Where the batch at a position ends, as its header says; nothing of it is unfolded or parsed."""
+        return batch_end(self._config.kafka, Partition.parse(partition), position)
+
     def _decoded(self, item: Item) -> Learnable:
+        self._read = self._read or value_reader(self._config.decode)
         return decode(item, self._config.decode, self._read) if isinstance(item, Record) else item
 
     def reject(self, letter: DeadLetter) -> None:

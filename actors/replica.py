@@ -29,7 +29,6 @@ from actors.config import StreamConfig
 from actors.device_loop import DeviceLoop, Request
 from actors.engines import device_of, engine_options
 from actors.errors import NotReady
-from actors.handles import RemotePoller
 from actors.history import History
 from actors.learner import Learner
 from actors.messages import (
@@ -43,6 +42,7 @@ from actors.messages import (
     ReplicaStatus,
 )
 from actors.poller import PollerClient
+from actors.remote_poller import RemotePoller
 from actors.saver import Saver
 from model.catalog import checkpoint_folder
 from model.engine import Engine
@@ -334,7 +334,7 @@ class Replica:
         if self._parts is None:
             return ReplicaStatus(**common, loading=True)
         parts, state, last = self._parts, self._parts.learner.state, self._parts.saver.last
-        complete_s = self._complete_up_to_s
+        complete_s, poller = self._complete_up_to_s, self._poller
         still = self._phase in (Phase.DRAINED, Phase.SERVING) and last is not None and last.update_number == state.update_number
         return ReplicaStatus(
             **common,
@@ -360,6 +360,7 @@ class Replica:
             epoch=last.epoch if last else None,
             epoch_age_s=time.time() - last.created_at_s if last else None,
             snapshot_problem=self._snapshot_problem,
+            poller_deaths=poller.deaths if poller else 0,
             memory_sha256=last.memory_sha256 if last and still else None,
         )
 

@@ -20,6 +20,7 @@ JOBS: Final = {
     "publish": "Publish documents into a topic.",
     "ask": "Ask a running stream a question.",
     "status": "How the replicas of a running stream stand.",
+    "dlq": "List, show and replay the dead letters of a stream: what could not be learned, and why.",
     "snapshots": "List and verify the snapshots of a stream.",
     "train": "Train the memory of the embedded model.",
     "evaluate": "Measure what a model remembers of documents of your own, and from where.",

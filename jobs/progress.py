@@ -98,7 +98,7 @@ def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
     told = [
         (status.replica, each)
         for status in statuses
-        for each in (status.problem, status.snapshot_problem, restarted(status), cut_off(status))
+        for each in (status.problem, status.snapshot_problem, restarted(status), readers_died(status), cut_off(status))
         if each
     ]
     return Group(table, *(Text(f"replica {replica}: {problem}", style="yellow") for replica, problem in told))
@@ -107,6 +107,13 @@ def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
 def restarted(status: ReplicaStatus) -> str | None:
     """That its process was started again lately, in words; None where it was not."""
     return f"its process was started again {status.restarts} times within the hour" if status.restarts else None
+
+
+def readers_died(status: ReplicaStatus) -> str | None:
+    """That processes died which read the topics, in words; None where none did."""
+    if not status.poller_deaths:
+        return None
+    return f"the process that reads the topics died {status.poller_deaths} times; what kills it is passed over: memstream dlq list"
 
 
 def cut_off(status: ReplicaStatus) -> str | None:

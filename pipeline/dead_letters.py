@@ -23,9 +23,18 @@ from pipeline.topics import ensure_topic
 
 log = logging.getLogger(__name__)
 
-_PREFIX = "memstream."
-_TRY_AGAIN_S = 0.2
+PREFIX = "memstream."
+REPLAYS = "replays"
+"""Header of a record that was replayed, and of its letter if it fails again: how often that was."""
 
+_TRY_AGAIN_S = 0.2
+_MOST_DIGITS = 6
+
+_TRIES = 3
+_MODEST_BYTES = 1 << 20
+"""What every broker takes unless told otherwise."""
+
+_NOT_THROUGH = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError, kafka_errors.KafkaConnectionError)
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -39,6 +48,9 @@ class DeadLetterConfig(BaseModel):
     flush_timeout_s: float = Field(default=30.0, gt=0, description="How long `send` waits once too many bytes are pending.")
     max_pending_bytes: int = Field(default=16 << 20, ge=1, description="Bytes of letters that may wait for their acknowledgement.")
     max_detail_chars: int = Field(default=500, ge=0, description="Length of the detail header; the rest is cut off.")
+    retries: int = Field(
+        default=3, ge=0, description="How often `memstream dlq replay` publishes a record again that keeps failing; more only with --force."
+    )
 
     def topic_for(self, kafka: KafkaConfig) -> str:
         """The topic of a stream's dead letters."""
@@ -51,7 +63,7 @@ def letter_headers(letter: DeadLetter, max_detail_chars: int = 500) -> list[tupl
 
 
 def told_headers(letter: DeadLetter, max_detail_chars: int) -> list[tuple[str, bytes]]:
-    """Reason and origin."""
+    """Reason and origin, and how often it had been replayed."""
     record = letter.record
     told = {
         "reason": letter.reason.value,
@@ -62,12 +74,14 @@ def told_headers(letter: DeadLetter, max_detail_chars: int) -> list[tuple[str, b
         "timestamp_ms": str(record.timestamp_ms),
         "detail": letter.detail[:max_detail_chars],
     }
-    return [(_PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in told.items()]
+    encoded = [(PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in told.items()]
+    replays = [count for name, count in record.headers if name == PREFIX + REPLAYS and count.isdigit() and len(count) < _MOST_DIGITS]
+    return encoded + [(PREFIX + REPLAYS, count) for count in replays[:1]]
 
 
 def own_headers(letter: DeadLetter) -> list[tuple[str, bytes]]:
     """The record's own headers."""
-    return [(name, value) for name, value in letter.record.headers if not name.startswith(_PREFIX)]
+    return [(name, value) for name, value in letter.record.headers if not name.startswith(PREFIX)]
 
 
 class _Pending:
@@ -77,7 +91,7 @@ class _Pending:
     its digest. Origin and reason always stay: they say where the whole record is.
     """
 
-    __slots__ = ("future", "headers", "key", "origin", "size_bytes", "told", "value")
+    __slots__ = ("future", "headers", "key", "origin", "size_bytes", "timeouts", "told", "value")
 
     def __init__(self, letter: DeadLetter, max_detail_chars: int) -> None:
         self.key, self.value = letter.record.key, letter.record.value
@@ -86,10 +100,11 @@ class _Pending:
         self.origin = f"{letter.record.partition}/{letter.record.offset}"
         self.size_bytes = letter.record.size_bytes + OVERHEAD_BYTES
         self.future: Any | None = None
+        self.timeouts = 0
         if self.key is None and self.value is None:
             # kafka-python refuses a record with neither
             self.value = b""
-            self.told.append((_PREFIX + "null_value", b"true"))
+            self.told.append((PREFIX + "null_value", b"true"))
 
     @property
     def all_headers(self) -> list[tuple[str, bytes]]:
@@ -114,15 +129,20 @@ class _Pending:
         return True
 
     def _leave_out(self, part: str, content: bytes) -> None:
-        self.told.append((f"{_PREFIX}omitted_{part}_bytes", str(len(content)).encode()))
-        self.told.append((f"{_PREFIX}omitted_{part}_sha256", hashlib.sha256(content).hexdigest().encode()))
+        self.told.append((f"{PREFIX}omitted_{part}_bytes", str(len(content)).encode()))
+        self.told.append((f"{PREFIX}omitted_{part}_sha256", hashlib.sha256(content).hexdigest().encode()))
 
     def adapt(self, error: Exception) -> bool:
         """Whether the letter is another one now that the topic may take, after it was refused with `error`."""
         if isinstance(error, _TOO_LARGE):
             return self.shorten()
+        if isinstance(error, _NOT_THROUGH) and self.size_bytes > _MODEST_BYTES:
+            # The broker could be reached each time: it is the letter that does not get through.
+            self.timeouts += 1
+            return self.timeouts % _TRIES == 0 and self.shorten()
         if isinstance(error, kafka_errors.InvalidRecordError) and self.key is None:
             self.key = self.origin.encode()  # a compacted topic takes no record without a key
+            self.told.append((PREFIX + "null_key", b"true"))
             return True
         return False
 
@@ -223,9 +243,10 @@ class DeadLetterSink:
         try:
             pending.future.get(timeout=max(deadline_s - time.monotonic(), 0.0))
         except kafka_errors.KafkaError as error:
-            if pending.future.is_done:
+            settled = pending.future.is_done  # else there was no more time to wait for it
+            if settled:
                 self._start_over()
-            if not pending.adapt(error) and is_refusal(error):
+            if settled and not pending.adapt(error) and is_refusal(error):
                 raise DeadLetterUnacknowledged(
                     f"{self.topic!r} takes no dead letter, not even reason and origin alone ({error}): raise that topic's"
                     " max.message.bytes, let this user write there, or name another one with dead_letters.topic"

@@ -51,6 +51,7 @@ DISPOSITIONS: Final[Mapping[Reason, Disposition]] = {
     Reason.UNUSABLE_SCHEMA: Disposition.SCHEMA,
     Reason.SCHEMA_VIOLATION: Disposition.SCHEMA,
     Reason.UPDATE_FAILED: Disposition.MODEL,
+    Reason.KILLS_READER: Disposition.MALFORMED,
 }
 
 Format: TypeAlias = Literal["json", "text", "avro", "protobuf", "json_schema"]

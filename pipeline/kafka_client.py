@@ -18,7 +18,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 from pydantic import Field, field_validator
 
-from pipeline import kafka_patches
+from pipeline import kafka_batches, kafka_patches
 from pipeline.errors import AccessRefused, BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
 from pipeline.kafka_security import SecurityConfig, security_options
 from pipeline.reachability import broker_address, require_answer
@@ -48,6 +48,7 @@ Consumer: TypeAlias = Any
 Producer: TypeAlias = Any
 
 kafka_patches.apply()
+kafka_batches.apply()
 
 _MAX_REQUEST_BYTES = 64 << 20
 _NOT_ALLOWED = (kafka_errors.AuthorizationError, kafka_errors.UnsupportedSaslMechanismError, kafka_errors.IllegalSaslStateError)
@@ -79,7 +80,9 @@ class KafkaConfig(SecurityConfig):
     on_unreadable: Literal["skip", "fail"] = Field(
         default="skip", description="What to do with bytes that are no records: pass over them, counted as a gap, or stop there."
     )
-    max_unreadable: int = Field(default=10_000, ge=1, description="Unreadable offsets in a row after which the stream stops.")
+    max_unreadable: int = Field(
+        default=10_000, ge=1, description="Offsets tried one by one where not even a batch's header can be read; then the stream stops."
+    )
 
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
@@ -126,16 +129,18 @@ def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:
     )
 
 
-def new_producer(config: KafkaConfig, *, idempotent: bool = True) -> Producer:
+def new_producer(config: KafkaConfig, *, idempotent: bool = True, transactional_id: str | None = None) -> Producer:
     """A producer that waits for all in-sync replicas. What is too large is the broker's to say, not the client's.
 
     An idempotent one writes nothing twice, but after one refused record it fails every later one with the same error: make it anew then.
+    One with a `transactional_id` writes what belongs together wholly or not at all; the newest one of that name is the only one that may.
     """
     return _made(
         KafkaProducer,
         config,
         acks="all",
         enable_idempotence=idempotent,
+        transactional_id=transactional_id,
         max_request_size=_MAX_REQUEST_BYTES,
         max_block_ms=int(config.request_timeout_s * 500),
         delivery_timeout_ms=int(config.request_timeout_s * 3000),

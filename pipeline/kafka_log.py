@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import BrokerUnavailable, ResourcesExhausted, StreamError
-from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka
+from pipeline.kafka_batches import Span, UnreadableBatch, headers_only, is_parse_error
+from pipeline.kafka_client import Consumer, KafkaConfig, TopicPartition, kafka_errors, new_consumer, of_kafka, to_kafka, translating
 from pipeline.kafka_patches import drop_used_up_answer, forget_highwater
 from pipeline.records import Partition, Record
 
@@ -20,7 +21,14 @@ _ONE_POLL_S = 0.5
 
 
 class UnreadableRecord(StreamError):
-    """The bytes at a position are no records. They are stepped over and counted as a gap; look at the broker's disk."""
+    """The bytes at a position are no records. They are stepped over and counted as a gap; look at the broker's disk.
+
+    `partition` and `span` say where, as far as that is known.
+    """
+
+    def __init__(self, message: str, partition: Partition | None = None, span: Span | None = None) -> None:
+        super().__init__(message)
+        self.partition, self.span = partition, span
 
 
 def poll_batches(consumer: Consumer, timeout_s: float, max_records: int) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -28,9 +36,10 @@ def poll_batches(consumer: Consumer, timeout_s: float, max_records: int) -> Mapp
     try:
         batches: Mapping[TopicPartition, Sequence[Any]] = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         return batches
+    except UnreadableBatch as error:
+        raise UnreadableRecord(str(error), of_kafka(error.partition), error.span) from error
     except kafka_errors.KafkaError as error:
-        # a plain KafkaError is "no complete records were found"; its subclasses concern the connection or the broker
-        if isinstance(error, kafka_errors.CorruptRecordError) or type(error) is kafka_errors.KafkaError:
+        if is_parse_error(error):
             raise UnreadableRecord(str(error)) from error
         raise
     except (MemoryError, OSError) as error:  # this machine's trouble, not the bytes'
@@ -79,6 +88,17 @@ def beginnings(consumer: Consumer, partitions: Iterable[Partition]) -> dict[Part
     return {of_kafka(partition): offset for partition, offset in offsets.items()}
 
 
+def committed_ends(config: KafkaConfig, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    """How far each log holds committed records: an open transaction ends it. Not to be asked of the embedded broker."""
+    consumer = new_consumer(config)
+    try:
+        with translating(config):
+            offsets = consumer.end_offsets([to_kafka(partition) for partition in partitions])
+    finally:
+        consumer.close()
+    return {of_kafka(partition): offset for partition, offset in offsets.items()}
+
+
 def ends(config: KafkaConfig, begins: Mapping[Partition, int]) -> dict[Partition, int]:
     """The high watermark of each log, asked with a fetch at its beginning. Raises BrokerUnavailable if it does not come in time."""
     consumer, found, deadline_s = new_consumer(config), dict[Partition, int](), time.monotonic() + config.request_timeout_s
@@ -112,6 +132,28 @@ def readable_from(config: KafkaConfig, partition: Partition, position: int) -> i
     finally:
         consumer.close()
     raise StreamError(f"{partition}: nothing from {position} to {offset} can be read; check its disk, or raise kafka.max_unreadable")
+
+
+def batch_end(config: KafkaConfig, partition: Partition, position: int) -> int:
+    """Where the batch at a position ends. Only its header is looked at: for what must not be unfolded. The next offset if it tells nothing.
+
+    Raises BrokerUnavailable if it does not come in time.
+    """
+    consumer, deadline_s = new_consumer(config), time.monotonic() + config.request_timeout_s
+    try:
+        _assign(consumer, {partition: position})
+        while time.monotonic() < deadline_s:
+            try:
+                with headers_only():
+                    poll_batches(consumer, _ONE_POLL_S, max_records=1)
+            except UnreadableRecord as error:
+                highwater = take_highwater(consumer, partition)
+                span = error.span
+                known = span is not None and (span.sure or (highwater is not None and span.end <= highwater))
+                return span.end if span is not None and known and span.end > position else position + 1
+    finally:
+        consumer.close()
+    raise BrokerUnavailable(f"no answer for {partition} at {position}")
 
 
 def _assign(consumer: Consumer, positions: Mapping[Partition, int]) -> None:

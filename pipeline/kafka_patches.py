@@ -1,9 +1,10 @@
-"""All that reaches into kafka-python, in one place: what its 3.0.x does wrong, or does not let us say.
+"""All that reaches into kafka-python, here and in `kafka_batches`: what its 3.0.x does wrong, or does not let us say.
 
 | what | why |
 |---|---|
 | decompression is bounded | a batch of 1 MB may unfold to 32 GB; here it is unreadable, which is a gap, and reading goes on |
 | header names that are no UTF-8 | one of them makes a whole batch unreadable; here the name is escaped and nothing else is lost |
+| which batch could not be parsed | kafka-python does not say; `pipeline.kafka_batches` makes it |
 | `forget_highwater`, `drop_used_up_answer`, `force_close` | private fields, see where they are used |
 
 Held by tests/unit/pipeline/test_kafka_patches.py, which fails where a new version has changed what is patched; hence the upper bound on the

@@ -83,6 +83,8 @@ class Reason(StrEnum):
     SCHEMA_VIOLATION = "schema_violation"
     """JSON that its schema does not allow."""
     UPDATE_FAILED = "update_failed"
+    KILLS_READER = "kills_reader"
+    """Processes that decoded it died or hung, again and again."""
 
 
 class Disposition(StrEnum):
@@ -114,7 +116,8 @@ class Document:
     """One news item, decoded.
 
     `document_id` is the feed's own id (`has_feed_id`), or `topic/partition/offset`. `content_sha256` is over title and text, so the same
-    story under another id is still the same story. `link` is the article's address.
+    story under another id is still the same story. `link` is the article's address. `signature`: what near-duplicates are told by, where
+    admission asks for that.
 
     >>> record = Record(partition=Partition("news", 0), offset=7, timestamp_ms=0, value=b"A new president.")
     >>> Document(record=record, document_id="news/0/7", text="A new president.", event_time_ms=0, content_sha256="...").partition
@@ -130,6 +133,7 @@ class Document:
     source: str | None = None
     link: str | None = None
     has_feed_id: bool = False
+    signature: bytes | None = field(default=None, repr=False)
 
     @property
     def partition(self) -> Partition:

@@ -79,6 +79,7 @@ class KafkaSource:
         self._committer: Consumer | None = None
         self._doubts: dict[Partition, _Doubt] = {}
         self._past_end: dict[Partition, int] = {}
+        self._suspect: tuple[Partition, int] | None = None
         self._settled: set[Partition] = set()
         self._heard_s: dict[Partition, float] = {}
         self._moved_s: dict[Partition, float] = {}
@@ -156,10 +157,26 @@ class KafkaSource:
                 self._read_ahead(timeout_s)
             elif self._consumer is not None:
                 self._read_ahead(0.0)
+        return self._taken(max_bytes, heard_before_s)
+
+    def _taken(self, max_bytes: int, heard_before_s: Mapping[Partition, float]) -> Fetched:
         items = self._buffer.take(max_bytes)
         self._given.update({item.partition: end_of(item) for item in items})
         heard = frozenset(partition for partition, at_s in self._heard_s.items() if heard_before_s.get(partition) != at_s)
         return Fetched(items=items, positions=self.positions, highwaters=self.highwaters, heard=heard)
+
+    def poll_one(self, partition: Partition | None, timeout_s: float) -> Fetched:
+        """At most one record of one partition; what came of others is not even parsed. None: only connect. Raises as `poll`.
+
+        For whoever must find out which of them kills this process.
+        """
+        heard_before_s = dict(self._heard_s)
+        with self._under_way():
+            if self._consumer is None:
+                self._open()
+            if self._buffer.empty and partition is not None:
+                self._read_ahead(timeout_s, partition)
+        return self._taken(1, heard_before_s)
 
     def commit(self, positions: Positions, metadata: str = "") -> None:
         """Tell the consumer group where the stream stands, for lag tools only. Does nothing without a `group_id`; raises StreamError."""
@@ -198,15 +215,17 @@ class KafkaSource:
 
     # Reading
 
-    def _read_ahead(self, timeout_s: float) -> None:
+    def _read_ahead(self, timeout_s: float, only: Partition | None = None) -> None:
         if self._consumer is None:
             self._open()
         self._look_for_changes()
         started_s, read_before = time.monotonic(), dict(self._read)
         try:
-            while self._poll_once(timeout_s):
+            while self._poll_once(timeout_s, only) and only is None:
                 timeout_s = 0.0
         except UnreadableRecord as error:
+            if error.partition is not None:
+                self._hear(error.partition)
             self._drop_consumer()
             self._step_over(error)
         except kafka_errors.KafkaError as error:
@@ -214,14 +233,15 @@ class KafkaSource:
             self._recover(error)
         else:
             self._errors_in_a_row = 0
-            self._watch(started_s, read_before)
+            if only is None:
+                self._watch(started_s, read_before)
 
-    def _poll_once(self, timeout_s: float) -> bool:
+    def _poll_once(self, timeout_s: float, only: Partition | None = None) -> bool:
         """Whether more may be had at once."""
-        reading = self._pause_full()
+        reading = self._pause_full(only)
         if self._consumer is None or not reading:
             return False
-        batches = poll_batches(self._consumer, timeout_s, _MAX_RECORDS)
+        batches = poll_batches(self._consumer, timeout_s, _MAX_RECORDS if only is None else 1)
         for batch_partition, consumed in batches.items():
             partition = of_kafka(batch_partition)
             for each in consumed:
@@ -235,13 +255,12 @@ class KafkaSource:
             self._drop_consumer()
         return bool(batches)
 
-    def _pause_full(self) -> list[Partition]:
-        """BOUNDED: a partition whose share of the buffer is used up is not read; the others still are. Returns those."""
+    def _pause_full(self, only: Partition | None) -> list[Partition]:
+        """BOUNDED: a partition whose share of the buffer is used up is not read; the others still are (`only`: it alone). Returns those."""
         if self._consumer is None:
             return []
-        full = [partition for partition in self._read if self._buffer.full(partition)]
-        reading = [partition for partition in self._read if not self._buffer.full(partition)]
-        read_only(self._consumer, reading, paused=full)
+        reading = [each for each in self._read if only in (None, each) and not self._buffer.full(each)]
+        read_only(self._consumer, reading, paused=[each for each in self._read if each not in reading])
         return reading
 
     def _pass_to(self, partition: Partition, position: int, reason: GapReason) -> None:
@@ -322,22 +341,49 @@ class KafkaSource:
         self._count_error(ours, at_once=isinstance(ours, ConfigurationError))
 
     def _step_over(self, error: UnreadableRecord) -> None:
-        """Which partition it was is not said, so each that has more is tried alone."""
+        """Pass over the batch that cannot be parsed, and over nothing else.
+
+        It is looked at twice: what came wrong over the network is read well the second time. Where its header tells nothing, not even
+        which partition it was may be known: then each that has more is tried alone, offset by offset.
+        """
+        partition, end = error.partition, self._end_of_unreadable(error)
+        if partition is None or end is None:
+            self._search(error)
+        elif self._suspect != (partition, end):
+            self._suspect = partition, end
+            log.warning("%s: read once more at %d: %s", partition, self._read[partition], error)
+        else:
+            first = error.span.first if error.span is not None and error.span.first is not None else 0
+            self._pass_to(partition, min(first, end), GapReason.ABSENT)
+            self._pass_over(partition, end, error)
+
+    def _end_of_unreadable(self, error: UnreadableRecord) -> int | None:
+        """Where its batch ends; None where that cannot be believed."""
+        if error.partition is None or error.span is None:
+            return None
+        highwater = self._highwaters.get(error.partition)
+        known = error.span.sure or (highwater is not None and error.span.end <= highwater)
+        return error.span.end if known and error.span.end > self._read[error.partition] else None
+
+    def _search(self, error: UnreadableRecord) -> None:
         found = False
         for partition, position in list(self._read.items()):
             if self._highwaters.get(partition, position + 1) > position:
                 end = readable_from(self._config, partition, position)
-                if end > position and self._config.on_unreadable == "fail":
-                    raise StreamError(
-                        f"{partition}: the bytes from {position} to {end - 1} are no records ({error}); kafka.on_unreadable: skip"
-                        " passes over them"
-                    ) from error
-                self._pass_to(partition, end, GapReason.UNREADABLE)
-                found = found or end > position
-        if found:
-            log.error("stepped over what cannot be read: %s", error)
-        else:
+                if end > position:
+                    self._pass_over(partition, end, error)
+                    found = True
+        if not found:
             self._count_error(error)
+
+    def _pass_over(self, partition: Partition, end: int, error: UnreadableRecord) -> None:
+        first = self._read[partition]
+        if self._config.on_unreadable == "fail":
+            raise StreamError(
+                f"{partition}: the bytes from {first} to {end - 1} are no records ({error}); kafka.on_unreadable: skip passes over them"
+            ) from error
+        self._pass_to(partition, end, GapReason.UNREADABLE)
+        log.error("%s: the offsets from %d to %d cannot be read and are passed over: %s", partition, first, end - 1, error)
 
     def _count_error(self, error: StreamError | Exception, at_once: bool = False) -> None:
         self._errors_in_a_row += 1

@@ -115,5 +115,9 @@ GAUGES = {
 COUNTERS = {
     "updates": ("Updates of memory.", lambda status: status.update_number),
     "replica_restarts": ("Restarts of a replica's process within the hour.", lambda status: status.restarts),
+    "poller_deaths": (
+        "Processes reading the topics that died or hung; what kills two at one place is passed over.",
+        lambda status: status.poller_deaths,
+    ),
     "replica_answers": ("Answers that a replica gave.", lambda status: status.answered),
 }

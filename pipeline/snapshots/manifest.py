@@ -17,7 +17,7 @@ from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
 from pipeline.strict_json import strict_json
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32"]
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -100,7 +100,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     stream: str
     epoch: int = Field(gt=0, description="number of the snapshot; grows by one")
     generation: int = Field(gt=0, description="number of the writer, see generations/")

@@ -63,6 +63,8 @@ def documents(count: int, first: int = 0) -> list[Document]:
 class ScriptedPoller:
     """Gives `script` item by item, several a poll, and writes down what it is asked to do. `log` may be shared with others."""
 
+    deaths = 0
+
     def __init__(self, script: Iterable[Learnable], end: int, positions: Mapping[str, int] | None = None, *, batch: int = 4) -> None:
         begun = bool(positions)
         self._items = [item for item in script if not (begun and isinstance(item, Joined))]

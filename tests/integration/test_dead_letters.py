@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobs.demo.broker import EmbeddedBroker
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.kafka_client import KafkaConfig
+from pipeline.letters import read_letters
 from pipeline.records import DeadLetter, Disposition, Partition, Reason, Record
 from tests.topics import read_all
 
@@ -50,3 +53,26 @@ def test_bounded_letters_that_nobody_acknowledges_stop_the_sender(kafka: KafkaCo
         with pytest.raises(DeadLetterUnacknowledged):
             sink.send(letter(1, value=b"x" * 1001))
         assert sink.pending == 1
+
+
+TOO_MUCH = b"x" * (80 << 20)
+"""More than kafka-python takes in one request of ours (64 MB)."""
+
+
+@pytest.mark.parametrize("part", ["key", "value", "headers"])
+def test_a_record_larger_than_any_request_holds_up_neither_a_snapshot_nor_the_letters_behind_it(kafka: KafkaConfig, part: str) -> None:
+    whole = Record(partition=Partition("news", 1), offset=2, timestamp_ms=99, key=b"key", value=b"{", headers=(("trace", b"1"),))
+    more = (("trace", TOO_MUCH),) if part == "headers" else TOO_MUCH
+    large = replace(letter(2), record=replace(whole, **{part: more}))  # type: ignore[arg-type]
+    with DeadLetterSink(kafka, DeadLetterConfig()) as sink:
+        for each in (letter(1), large, letter(3)):
+            sink.send(each)
+        sink.flush(30)  # what a snapshot waits for
+        assert sink.pending == 0
+    found = {each.origin_offset: each for each in read_letters(kafka, sink.topic)}
+    assert sorted(found) == [1, 2, 3]
+    assert found[2].omitted == (part,) and found[2].reason == "bad_json"
+    kept = {"key": found[2].key, "value": found[2].value, "headers": found[2].headers}
+    assert {name: kept[name] for name in kept if name != part} == {
+        name: value for name, value in (("key", b"key"), ("value", b"{"), ("headers", (("trace", b"1"),))) if name != part
+    }

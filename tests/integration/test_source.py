@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
 
 from jobs.demo.broker import EmbeddedBroker
 from pipeline import kafka_patches
+from pipeline import source as source_module
 from pipeline.errors import BrokerUnavailable, DataLoss, StreamError
 from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind
-from pipeline.kafka_client import KafkaConfig, close_producer, new_producer
+from pipeline.kafka_client import KafkaConfig, close_producer, new_consumer, new_producer
 from pipeline.positions import caught_up
 from pipeline.publish import Publisher, delete_topic, ensure_topic
 from pipeline.records import Partition, Record
@@ -166,6 +168,38 @@ def test_nothing_silent_what_cannot_be_read_is_a_gap_and_reading_goes_on(kafka: 
         [(1, 3, GapReason.UNREADABLE)],
     )
     assert sorted(value or b"" for value in values(items)) == [b"after", b"before", b"other"]
+
+
+def test_a_large_batch_that_cannot_be_read_is_passed_over_at_once_and_its_neighbours_are_kept(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_patches, "MOST_UNFOLDED_BYTES", 50_000)
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"before", b"just before")
+    folding = KafkaProducer(
+        bootstrap_servers=list(kafka.bootstrap_servers), compression_type="gzip", acks="all", linger_ms=2000, batch_size=1 << 20
+    )
+    try:
+        batch = [folding.send(kafka.topics[0], value=b"%0100d" % number, partition=0) for number in range(1100)]
+        assert [future.get(timeout=10).offset for future in batch] == list(range(2, 1102))
+    finally:
+        folding.close()
+    send(kafka, b"just after", b"after")
+    made: list[object] = []
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return new_consumer(*given)
+
+    monkeypatch.setattr(source_module, "new_consumer", counted)
+    monkeypatch.setattr(source_module, "readable_from", pytest.fail)  # no search offset by offset
+    with KafkaSource(kafka.model_copy(update={"max_unreadable": 100})) as source:
+        items = read_until(source, at_end)
+    assert values(items) == [b"before", b"just before", b"just after", b"after"]
+    assert [item for item in items if isinstance(item, Gap)] == [
+        Gap(partition=Partition(kafka.topics[0], 0), first=2, end=1102, reason=GapReason.UNREADABLE)
+    ]
+    assert len(made) <= 3
 
 
 def test_a_stream_may_stop_at_what_cannot_be_read(kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:

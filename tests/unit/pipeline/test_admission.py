@@ -136,7 +136,12 @@ def test_a_tombstone_takes_out_the_document_whose_id_its_key_is_else_those_of_it
         {"min_chars": 10, "max_chars": 9},
         {"allow_sources": ["AFP"], "deny_sources": ["afp"]},
         {"min_chars": 0},
-        {"near_duplicates": True},
+        {"nearly_duplicates": True},
+        {"near_duplicates": 0.4},
+        {"near_duplicates": 0.8, "learn_duplicates": True},
+        {"min_age_s": 10, "max_age_s": 9},
+        {"per_source": {"documents": 3, "window_s": 90}},
+        {"per_source": {"window_s": 60}},
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(section: dict[str, object]) -> None:
@@ -174,3 +179,108 @@ def test_counts_by_source_are_the_same_however_the_ledger_came_to_be() -> None:
     again = Ledger.from_table(changed.to_table())
     for source in ("AFP", "dpa", None):
         assert changed.updates_of(source) == again.updates_of(source) == 2
+
+
+STORY = " ".join(f"word{number}" for number in range(200))
+RETOLD = STORY.replace("word100", "another")
+NEARLY = AdmissionConfig(near_duplicates=0.8)
+
+
+def learned(config: AdmissionConfig, *documents: Document) -> Ledger:
+    """What is remembered after these, as a replica comes to it."""
+    ledger = Ledger()
+    for number, each in enumerate(documents):
+        verdict = admit(each, ledger, config)
+        if verdict.document is not None:
+            ledger = ledger.with_row(LedgerRow.of(verdict.document, [number], tokens=1, tokens_left_out=0))
+    return ledger
+
+
+def test_a_text_that_is_nearly_remembered_is_a_duplicate_until_that_is_forgotten() -> None:
+    ledger = learned(NEARLY, document(STORY))
+    retold = document(RETOLD, document_id="b", source="dpa", partition=OTHER)
+    assert admit(retold, ledger, NEARLY) == Verdict(outcome=Outcome.DUPLICATE, reason="near_duplicate")
+    assert admit(retold, ledger, AdmissionConfig()).outcome is Outcome.APPLIED
+    assert admit(retold, ledger.forgetting([0]), NEARLY).outcome is Outcome.APPLIED
+    assert admit(document("Quite another story.", document_id="b"), ledger, NEARLY).outcome is Outcome.APPLIED
+
+
+def test_replay_exact_near_duplicates_are_the_same_after_a_restore() -> None:
+    ledger = Ledger.from_table(learned(NEARLY, document(STORY)).to_table())
+    assert admit(document(RETOLD, document_id="b"), ledger, NEARLY).reason == "near_duplicate"
+
+
+def test_a_small_correction_still_supersedes_and_is_compared_with_from_then_on() -> None:
+    ledger = learned(NEARLY, document(STORY), document("Quite another story.", document_id="b"))
+    verdict = admit(document(RETOLD, offset=8), ledger, NEARLY)
+    assert (verdict.reason, verdict.replaces) == ("correction", ledger.document("a"))
+    # one that comes to say what another document says already, too
+    assert admit(document(RETOLD, document_id="b", offset=8), ledger, NEARLY).reason == "correction"
+    assert verdict.document is not None
+    after = ledger.with_row(LedgerRow.of(verdict.document, [5], tokens=1, tokens_left_out=0))
+    assert admit(document(RETOLD.replace("word9 ", "new "), document_id="c"), after, NEARLY).reason == "near_duplicate"
+
+
+def test_without_superseding_a_small_correction_is_a_near_duplicate() -> None:
+    beside = AdmissionConfig(near_duplicates=0.8, supersede=False)
+    assert admit(document(RETOLD, offset=8), learned(beside, document(STORY)), beside).reason == "near_duplicate"
+
+
+def at(time_ms: int, number: int, source: str | None = "AFP", partition: Partition = NEWS, event_time_ms: int | None = None) -> Document:
+    record = Record(partition=partition, offset=number, timestamp_ms=time_ms, value=b"")
+    return Document(
+        record=record,
+        document_id=str(number),
+        text=f"text {number}",
+        event_time_ms=time_ms if event_time_ms is None else event_time_ms,
+        content_sha256=str(number),
+        source=source,
+        has_feed_id=True,
+    )
+
+
+QUOTA = AdmissionConfig.model_validate({"per_source": {"documents": 2, "window_s": 120}})
+MIDNIGHT_MS = 1_767_052_800_000
+
+
+def test_a_source_has_its_quota_in_each_window_of_its_records_time() -> None:
+    times_s = (0, 30, 119, 120, 130, 239, 240)
+    ledger = learned(QUOTA, *(at(MIDNIGHT_MS + time_s * 1000, number) for number, time_s in enumerate(times_s)))
+    assert [row.document_id for row in ledger] == ["0", "1", "3", "4", "6"]
+    late = at(MIDNIGHT_MS + 60_000, 9)
+    assert admit(late, ledger, QUOTA) == Verdict(outcome=Outcome.FILTERED, reason="source_quota")
+    assert admit(at(MIDNIGHT_MS + 60_000, 9, source="dpa"), ledger, QUOTA).outcome is Outcome.APPLIED
+    assert admit(at(MIDNIGHT_MS + 60_000, 9, source="\uff21fp\u200b"), ledger, QUOTA).outcome is Outcome.FILTERED
+    assert admit(late, ledger.forgetting([0]), QUOTA).outcome is Outcome.APPLIED
+    backdated = at(MIDNIGHT_MS + 60_000, 9, event_time_ms=MIDNIGHT_MS - 86_400_000)
+    assert admit(backdated, ledger, QUOTA).outcome is Outcome.FILTERED  # what a producer says of the time does not help
+
+
+def test_a_correction_is_within_the_quota_that_it_frees() -> None:
+    ledger = learned(QUOTA, at(MIDNIGHT_MS, 0), at(MIDNIGHT_MS, 1))
+    corrected = at(MIDNIGHT_MS + 1000, 1)
+    corrected = Document(record=corrected.record, document_id="0", text="new", event_time_ms=corrected.event_time_ms, content_sha256="new",
+                         source="AFP", has_feed_id=True)  # fmt: skip
+    assert admit(corrected, ledger, QUOTA).reason == "correction"
+
+
+def test_however_partitions_interleave_as_many_documents_of_a_window_get_in() -> None:
+    one = [at(MIDNIGHT_MS + each * 50_000, each, partition=NEWS) for each in range(6)]
+    other = [at(MIDNIGHT_MS + (each - 10) * 50_000, each, partition=OTHER) for each in range(10, 16)]
+    counts = []
+    for order in (one + other, other + one, [each for pair in zip(one, other, strict=True) for each in pair]):
+        ledger = learned(QUOTA, *order)
+        first = MIDNIGHT_MS // 60_000
+        counts.append([ledger.documents_of("AFP", range(minute, minute + 2)) for minute in (first, first + 2, first + 4)])
+    assert counts == [[2, 2, 2]] * 3
+
+
+@pytest.mark.parametrize(("age_s", "reason"), [(-5, "too_new"), (59, "too_new"), (60, None), (3600, None), (3601, "too_old")])
+def test_age_is_judged_by_the_records_own_timestamp(age_s: int, reason: str | None) -> None:
+    config = AdmissionConfig(min_age_s=60, max_age_s=3600)
+    verdict = admit(at(MIDNIGHT_MS, 1, event_time_ms=MIDNIGHT_MS - age_s * 1000), Ledger(), config)
+    assert (verdict.outcome, verdict.reason) == ((Outcome.FILTERED, reason) if reason else (Outcome.APPLIED, "admitted"))
+
+
+def test_a_record_without_a_timestamp_has_no_age() -> None:
+    assert admit(at(-1, 1, event_time_ms=MIDNIGHT_MS), Ledger(), AdmissionConfig(max_age_s=1)).outcome is Outcome.APPLIED

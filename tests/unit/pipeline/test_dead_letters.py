@@ -38,6 +38,8 @@ class Topic:
     client: int = 1_000_000
     compacted: bool = False
     refusal: Exception | None = None
+    passable: int = 10_000_000
+    """What is larger never gets through in time."""
     taken: list[Sent] = field(default_factory=list)
     tries: int = 0
 
@@ -51,6 +53,8 @@ class Topic:
             error = kafka_errors.MessageSizeTooLargeError()
         elif self.compacted and key is None:
             error = kafka_errors.InvalidRecordError()
+        if size > self.passable:
+            error = kafka_errors.KafkaTimeoutError("no answer in time")
         sent = Sent(key, value, headers, error)
         if error is None:
             self.taken.append(sent)
@@ -138,3 +142,27 @@ def test_a_topic_that_takes_nothing_is_named_with_its_cure(topic: Topic) -> None
         with pytest.raises(DeadLetterUnacknowledged, match=r"max\.message\.bytes"):
             letters.flush(5)
         assert letters.pending == 1
+
+
+def test_a_letter_that_never_gets_through_is_shortened_and_holds_nothing_up(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_TRY_AGAIN_S", 0.0)
+    topic.client, topic.most, topic.passable = 100 << 20, 100 << 20, 3 << 20
+    with sink() as letters:
+        letters.send(letter(key=b"k", value=b"v" * (40 << 20)))
+        letters.send(letter(offset=8))
+        letters.flush(5)
+    shortened, other = sorted(topic.taken[-2:], key=lambda each: dict(each.headers)["memstream.offset"])
+    assert (shortened.key, shortened.value, dict(shortened.headers)["memstream.omitted_value_bytes"]) == (b"k", b"", b"41943040")
+    assert other.value == b"{"
+
+
+def test_a_small_letter_is_never_shortened_because_a_broker_is_slow(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_TRY_AGAIN_S", 0.0)
+    topic.passable = 10
+    with sink() as letters:
+        letters.send(letter(value=b"v" * 5000))
+        with pytest.raises(DeadLetterUnacknowledged, match="1 dead letters"):
+            letters.flush(0.2)
+        topic.passable = 10_000_000
+        letters.flush(5)
+    assert topic.taken[-1].value == b"v" * 5000

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.ledger import LEDGER_SCHEMA, Ledger, LedgerRow
+from pipeline.near_duplicates import signature_of
 from pipeline.records import Document, Partition, Record
 
 NEWS = Partition("news", 0)
@@ -27,6 +28,8 @@ def row(number: int, *updates: int, content_sha256: str | None = None) -> Ledger
         content_sha256=content_sha256 or f"{number:064x}",
         title=None if number % 2 else "Grüße\n日本",
         source="afp" if number % 2 else None,
+        timestamp_ms=1_767_081_600_000 + 30_000 * number,
+        signature=signature_of(None, f"story {number} of the day") if number % 3 and number < 100 else None,
     )
 
 
@@ -42,7 +45,7 @@ def test_a_row_names_its_document() -> None:
     document = Document(record=record, document_id="a", text="text", event_time_ms=5, content_sha256="f00", title="T", source="S")
     made = LedgerRow.of(document, [3, 4], tokens=9, tokens_left_out=1)
     wanted = {"updates": (3, 4), "document_id": "a", "partition": NEWS, "offset": 7, "event_time_ms": 5, "content_sha256": "f00"}
-    assert made == LedgerRow(**wanted, title="T", source="S", tokens=9, tokens_left_out=1)  # type: ignore[arg-type]
+    assert made == LedgerRow(**wanted, timestamp_ms=5, title="T", source="S", tokens=9, tokens_left_out=1)  # type: ignore[arg-type]
 
 
 def test_a_row_without_updates_is_refused() -> None:
@@ -151,3 +154,26 @@ def test_a_ledger_made_from_its_rows_knows_their_texts() -> None:
 def test_rows_that_contradict_each_other_are_no_ledger(rows: tuple[LedgerRow, ...]) -> None:
     with pytest.raises(ValueError, match="not a ledger"):
         Ledger.of(iter(rows))
+
+
+def test_what_is_counted_and_found_is_the_same_however_the_ledger_came_to_be() -> None:
+    grown = ledger_of(*(row(number, 2 * number, 2 * number + 1) for number in range(12))).forgetting([2, 3, 8]).without(["id-5"])
+    grown = grown.with_row(row(7, 30, 31))
+    made = Ledger.from_table(grown.to_table())
+    minutes = range(1_767_081_600_000 // 60_000, 1_767_081_600_000 // 60_000 + 4)
+    for source, counts in ((None, [1, 1, 1, 1]), ("AFP", [0, 1, 0, 1])):
+        assert [grown.documents_of(source, range(minute, minute + 1)) for minute in minutes] == counts
+        assert [made.documents_of(source, range(minute, minute + 1)) for minute in minutes] == counts
+    for number in range(12):
+        one, other = (each.most_like(signature_of(None, f"story {number} of the day"), 0.9) for each in (grown, made))
+        assert one == other
+        assert (one is not None) == (number % 3 != 0 and number not in (1, 5))
+
+
+def test_signatures_of_another_scheme_are_refused_and_a_ledger_without_any_is_not() -> None:
+    def of_another(ledger: Ledger) -> pa.Table:
+        return ledger.to_table().replace_schema_metadata({"signatures": "older"})
+
+    with pytest.raises(ValueError, match="made by 'older', here they are made by 'rensa"):
+        Ledger.from_table(of_another(ledger_of(row(1, 0))))
+    assert len(Ledger.from_table(of_another(ledger_of(row(3, 0))))) == 1

@@ -296,11 +296,11 @@ def test_a_manifest_in_the_wrong_place_is_refused(local: SnapshotStore) -> None:
 
 def test_a_newer_format_is_no_reason_to_fall_back(local: SnapshotStore) -> None:
     local.write(content(), local.claim_generation())
-    future = {"schema_version": 3}
+    future = {"schema_version": 4}
     canonical = json.dumps(future, sort_keys=True, separators=(",", ":")).encode()
     path = folder(local) / "epochs/00000002.json"
     path.write_text(json.dumps({**future, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
-    with pytest.raises(SnapshotError, match="manifest of version 3, this memstream reads 2"):
+    with pytest.raises(SnapshotError, match="manifest of version 4, this memstream reads 3"):
         local.latest()
 
 

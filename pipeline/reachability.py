@@ -36,6 +36,10 @@ class _Fault(Exception):
     """What was seen; the message says what to do."""
 
 
+class _HungUp(_Fault):
+    """The connection ended where an answer should be."""
+
+
 def broker_address(server: str) -> Address:
     """Where a broker is; its port is 9092 where none is given. Raises ValueError.
 
@@ -116,7 +120,10 @@ def _let_in(wire: socket.socket, address: Address, security: Mapping[str, Any], 
     mechanism = get_sasl_mechanism(name)(host=address.host, **security)
     told = ""
     for _ in range(_MOST_SASL_STEPS):
-        answer = _ask(wire, _SASL_AUTHENTICATE, 0, _sized(mechanism.auth_bytes(), ">i"), deadline_s, secured)
+        try:
+            answer = _ask(wire, _SASL_AUTHENTICATE, 0, _sized(mechanism.auth_bytes(), ">i"), deadline_s, secured)
+        except _HungUp as fault:
+            raise _refused(address, name, security, told or "it hangs up without a word") from fault
         error, message, challenge = _authenticated(answer)
         if error:
             raise _refused(address, name, security, told or message)
@@ -225,7 +232,7 @@ def _ask(wire: socket.socket, key: int, version: int, body: bytes, deadline_s: f
             f"it refused our certificate, or that we have none ({error}); check kafka.ssl_certfile and kafka.ssl_keyfile"
         ) from error
     except (EOFError, OSError) as error:
-        raise _Fault("it hangs up on us: no broker, or one that wants TLS or a password; check kafka.security_protocol") from error
+        raise _HungUp("it hangs up on us: no broker, or one that wants TLS or a password; check kafka.security_protocol") from error
     if answer[:4] != struct.pack(">i", 1):
         raise _Fault("what answers there is no Kafka broker; check the port in kafka.bootstrap_servers")
     return answer[4:]

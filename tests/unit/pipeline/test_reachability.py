@@ -39,6 +39,8 @@ def broker(host: str = "127.0.0.1", port: int | None = None, knows_us: bool = Tr
                 body = struct.pack(">hih", 0, 1, 5) + b"PLAIN" if key == 17 else struct.pack(">hhi", 0, -1, 0)
                 if key == 17 and b"PLAIN" not in request:
                     body = struct.pack(">h", 33) + body[2:]
+                if key == 36 and password == b"":
+                    return
                 if key == 36 and not request.endswith(b"\0" + password):
                     body = struct.pack(">hh", 58, 9) + b"who's you" + struct.pack(">i", 0)
                 connection.sendall(struct.pack(">ii", 4 + len(body), correlation) + body)
@@ -102,6 +104,8 @@ def test_a_password_that_is_not_taken_is_said_with_the_brokers_words(listening: 
         listening(broker(password=b"s3cret")), {**SASL, "sasl_mechanism": "SCRAM-SHA-256"}
     )
     assert "s3cret" not in seen(listening(broker(password=b"another")), SASL)
+    with pytest.raises(AccessRefused, match=r"does not take the password of reader \(it hangs up without a word\)"):
+        require_answer([listening(broker(password=b""))], SASL, 2.0)
 
 
 def test_what_is_advertised_is_looked_at_behind_a_password_too(listening: Listen) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeAlias
@@ -22,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline import kafka_patches
 from pipeline.errors import BrokerUnavailable, ConfigurationError, MemstreamError, StreamError
-from pipeline.paths import LocalPath, absolute
+from pipeline.paths import LocalPath
 from pipeline.reachability import address_of, require_answer
 from pipeline.records import Partition
+from pipeline.secrets import SecretName, resolved, with_absolute_files
 
 __all__ = [
     "Consumer",
@@ -52,8 +52,6 @@ Producer: TypeAlias = Any
 kafka_patches.apply()
 
 _MAX_REQUEST_BYTES = 64 << 20
-_REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
-_MOST_SECRET_BYTES = 64 << 10
 _FILES = frozenset({"kafka.ssl_cafile", "kafka.ssl_certfile", "kafka.ssl_keyfile"})
 _NOT_ALLOWED = (
     kafka_errors.AuthorizationError,
@@ -80,29 +78,19 @@ class SecurityConfig(BaseModel):
         default=None, description="SASL mechanism; needed with SASL_PLAINTEXT and SASL_SSL."
     )
     sasl_plain_username: str | None = Field(default=None, description="User for PLAIN and SCRAM; also as `${NAME}` or `${file:PATH}`.")
-    sasl_plain_password: str | None = Field(default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`.")
+    sasl_plain_password: SecretName | None = Field(
+        default=None, description="Password for PLAIN and SCRAM; as `${NAME}` or `${file:PATH}`."
+    )
     ssl_cafile: LocalPath | None = Field(default=None, description="File with the CA certificates that sign the brokers' (PEM).")
     ssl_certfile: LocalPath | None = Field(default=None, description="File with the client's certificate (PEM), for mutual TLS.")
     ssl_keyfile: LocalPath | None = Field(default=None, description="File with the client's private key (PEM).")
-    ssl_password: str | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
+    ssl_password: SecretName | None = Field(default=None, description="Password of the private key; as `${NAME}` or `${file:PATH}`.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's name must be the one in its certificate.")
 
-    @field_validator("sasl_plain_username", "sasl_plain_password", "ssl_password")
+    @field_validator("sasl_plain_username")
     @classmethod
     def _files_are_absolute(cls, value: str | None) -> str | None:
-        def settled(match: re.Match[str]) -> str:
-            return f"${{file:{absolute(match['file'])}}}" if match["file"] else match[0]
-
-        return None if value is None else _REFERENCE.sub(settled, value)
-
-    @field_validator("sasl_plain_password", "ssl_password")
-    @classmethod
-    def _no_secret_in_clear(cls, value: str | None) -> str | None:
-        if value is not None and _REFERENCE.fullmatch(value) is None:
-            raise ValueError(
-                "a secret is not written into a configuration: name where it is, as ${NAME} of the environment or ${file:PATH}"
-            )
-        return value
+        return None if value is None else with_absolute_files(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -179,27 +167,10 @@ def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.envi
 def _resolved(key: str, value: object, environ: Mapping[str, str]) -> object:
     if not isinstance(value, str):
         return value
-
-    def look_up(match: re.Match[str]) -> str:
-        if match["file"]:
-            return _secret_of(key, match["file"])
-        if match["name"] not in environ:
-            raise ConfigurationError(f"{key}: the environment variable {match['name']} is not set")
-        return environ[match["name"]]
-
-    found = _REFERENCE.sub(look_up, value)
+    found = resolved(key, value, environ)
     if key in _FILES and not os.path.isfile(found):
         raise ConfigurationError(f"{key}: there is no file {found} on {platform.node()}, where the connection is made")
     return found
-
-
-def _secret_of(key: str, path: str) -> str:
-    """What a file holds, without the line feed at its end."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MOST_SECRET_BYTES).decode().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{key}: cannot read {path}: {error}") from error
 
 
 def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreUnavailable
-from pipeline.snapshots.objects import ObjectStore, open_store
+from pipeline.snapshots.objects import ObjectStore
+from pipeline.snapshots.stores import open_store
 from tests.processes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]

@@ -49,7 +49,7 @@ def show(
         more = {"kept": kept, "size_bytes": manifest.size_bytes, "documents": documents, "alive": alive, "problems": problems}
         print(json.dumps({**manifest.model_dump(mode="json"), **more}, indent=2))
     else:
-        Console(highlight=False, soft_wrap=True).print(facts(manifest, kept, documents, alive))
+        print(facts(manifest, kept, documents, alive))
     if problems:
         raise SnapshotCorrupt("\n".join([f"snapshot {epoch} in {reader.url} is broken:", *problems]))
 

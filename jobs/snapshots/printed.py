@@ -47,9 +47,8 @@ def _cells(found: Inspected, kept: str) -> list[str]:
     ]
 
 
-def facts(manifest: Manifest, kept: str | None, documents: int, alive: Sequence[int] | None) -> Table:
+def facts(manifest: Manifest, kept: str | None, documents: int, alive: Sequence[int] | None) -> str:
     """One snapshot, a line for each fact."""
-    table = Table(box=None, pad_edge=False, show_header=False)
     lines = {
         "snapshot": f"{manifest.stream}@{manifest.epoch}, by generation {manifest.generation}, {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "restored from": "" if manifest.restored_from is None else f"snapshot {manifest.restored_from}",
@@ -68,12 +67,11 @@ def facts(manifest: Manifest, kept: str | None, documents: int, alive: Sequence[
         + ", ".join(f"{name} {version}" for name, version in manifest.build.items()),
         "objects": f"{len(manifest.objects)}, {size(manifest.size_bytes)}",
     }
-    for name, value in lines.items():
-        if value:
-            table.add_row(name, value)
-    for entry, left in zip(manifest.segments, alive or [], strict=False):
-        table.add_row("segment", f"{entry.path}: {left} of {entry.rows} blocks alive, {size(entry.size_bytes)}")
-    return table
+    segments = [
+        ("segment", f"{entry.path}: {left} of {entry.rows} blocks alive, {size(entry.size_bytes)}")
+        for entry, left in zip(manifest.segments, alive or [], strict=False)
+    ]
+    return "\n".join(f"{name:<18} {value}" for name, value in (*lines.items(), *segments) if value)
 
 
 def document(row: LedgerRow) -> dict[str, Any]:

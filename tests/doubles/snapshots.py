@@ -98,7 +98,7 @@ class Stream:
             place = places[index]
             if place is None:
                 return blocks[index]
-            path, segment, row = place
+            _, segment, row = place
             segment.check(row)
             return BlockImage(
                 update=updates[index], states=segment.states(row), keys=segment.keys(row), sha256=segment.digests[row].tobytes()

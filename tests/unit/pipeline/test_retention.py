@@ -376,3 +376,26 @@ def test_a_snapshot_that_was_restored_outlives_the_one_it_came_from(stream: Stre
         collector(back).collect(back.generation)
         clock.pass_(HOUR_S)
     assert back.store.epochs() == [7, 8] and verified(back.store, back.store.load(8))[0] == [0, 1, 2, 3, 4]
+
+
+# -------------------------------------------------------------------- for a long time
+
+
+@pytest.mark.slow
+def test_a_week_of_snapshots_each_five_minutes_has_a_bounded_store(stream: Stream, clock: Clock) -> None:
+    """2,000 snapshots, an update each, a memory of 16 blocks: what lies there after a day is what lies there after a week."""
+    sizes, objects, segments = [], [], []
+    cleaning = collector(stream, RetentionConfig())
+    for _ in range(2000):
+        clock.pass_(300)
+        save(stream)
+        cleaning.collect(stream.generation)
+        seen = stream.store.objects.listing()
+        sizes.append(sum(each.size_bytes for each in seen.values()))
+        objects.append(len(seen))
+        segments.append(len(stream.store.load(max(stream.store.epochs())).segments))
+    print({each: (sizes[each - 1], objects[each - 1], segments[each - 1]) for each in (50, 288, 576, 1000, 1500, 2000)})
+    assert max(segments) < 30 and max(objects) < 300
+    assert max(sizes[1000:]) < 1.5 * max(sizes[288:600])
+    assert len(stream.store.epochs()) <= 5 + 24 + 14
+    assert verified(stream.store, stream.store.load(2000))[0] == list(range(1984, 2000))

@@ -113,8 +113,8 @@ class Saver:
         """Remove snapshots that `snapshots.retention` does not keep, and what none names any more. A failure is for the next time."""
         try:
             done = self._collector.collect(self._generation)
-        except MemstreamError as error:
-            log.warning("old snapshots were not removed, which is tried again after the next one: %s", error)
+        except Exception as error:  # whatever lies in the store, learning goes on
+            log.warning("old snapshots were not removed, which is tried again after the next one: %s: %s", type(error).__name__, error)
             return
         if done.expired or done.removed:
             log.info("removed %d snapshots and %d objects (%.1f MB)", len(done.expired), len(done.removed), done.freed_bytes / 1e6)

@@ -117,7 +117,8 @@ class Collector:
         return self._collected(first, marks, expired, due, more)
 
     def _prune_cache(self, named: Iterable[Named]) -> None:
-        prune(segment_cache(self._reader.url), {digest for each in named for digest in each.digests})
+        digests = {digest for each in named for digest in each.digests}
+        prune(segment_cache(self._reader.url), digests, self._retention.garbage_after_s)
 
     def _survey(self, generation: int | None = None) -> _Survey:
         seen = self._objects.listing()

@@ -46,6 +46,7 @@ def root(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"b{uuid.uuid4().hex[:12]}"
     httpx.post(f"{emulator.url}/storage/v1/b", json={"name": bucket}).raise_for_status()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    monkeypatch.setenv("FSSPEC_GS_TOKEN", "anon")
     return f"gs://{bucket}/memstream"
 
 
@@ -69,6 +70,7 @@ def test_one_of_many_creators_wins(root: str) -> None:
     assert len(won) == 1 and store.read("epochs/1.json") == b"%d" % won[0]
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # what gcsfs hands to aiohttp
 def test_large_objects_go_as_streams_and_are_mapped_from_a_copy(root: str, tmp_path: Path) -> None:
     store = open_store(root)
     with store.writer("blocks/1.arrow") as file:
@@ -87,6 +89,7 @@ def test_snapshots_are_kept_and_collected(root: str, tmp_path: Path, monkeypatch
         stream.learn()
         stream.save()
         Collector(stream.store, RetentionConfig(last=2, hourly=0, daily=0, garbage_after_s=0)).collect(stream.generation)
+    Collector(stream.store, RetentionConfig(last=2, hourly=0, daily=0, garbage_after_s=0)).collect(stream.generation)
     assert stream.store.epochs() == [11, 12]
     named = {entry.path for epoch in (11, 12) for entry in stream.store.load(epoch).objects}
     there = {name for name in stream.store.objects.listing() if name.startswith(("blocks/", "data/"))}

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_snapshots_are_kept_collected_and_merged(root: str, tmp_path: Path, monk
 class Obliging(BaseHTTPRequestHandler):
     """An S3 server that takes no notice of conditions: each PUT succeeds."""
 
-    objects: dict[str, bytes]
+    objects: ClassVar[dict[str, bytes]] = {}
     protocol_version = "HTTP/1.1"
 
     def do_PUT(self) -> None:
@@ -151,7 +152,7 @@ class Obliging(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        if "list-type" in query or not query and path.count("/") < 2:
+        if "list-type" in query or (not query and path.count("/") < 2):
             self._answer(200, b"<?xml version='1.0'?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
         else:
             self._answer(200 if path in self.objects else 404, self.objects.get(path, b""))
@@ -178,8 +179,7 @@ class Obliging(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_ignores_create_if_absent_is_refused_when_the_stream_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    handler = type("Handler", (Obliging,), {"objects": {}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Obliging) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         for name, value in (
@@ -190,9 +190,9 @@ def test_a_server_that_ignores_create_if_absent_is_refused_when_the_stream_is_cl
         ):
             monkeypatch.setenv(name, value)
         try:
-            with pytest.raises(ConfigurationError, match="overwrites objects .* use a store with conditional writes"):
+            with pytest.raises(ConfigurationError, match=r"overwrites objects .* use a store with conditional writes"):
                 open_store("s3://obliging/x").require_create_if_absent()
-            assert handler.objects == {}, "the probe is taken away"
+            assert Obliging.objects == {}, "the probe is taken away"
         finally:
             server.shutdown()
             serving.join()

@@ -52,7 +52,7 @@ def test_what_is_not_signed_is_refused_where_keys_are_configured(tmp_path: Path)
     saved(tmp_path)
     with pytest.raises(SnapshotUntrusted, match=r"is not signed, and snapshots\.signing_keys asks for it"):
         SnapshotStore(config(tmp_path, NEW), "news").load(1)
-    with pytest.raises(SnapshotCorrupt, match="no snapshot in .* is whole"):
+    with pytest.raises(SnapshotCorrupt, match=r"no snapshot in .* is whole"):
         Stream(config(tmp_path, NEW))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from s3fs import S3FileSystem
 
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.snapshots.collector import Collector
@@ -46,6 +47,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> str:
+    S3FileSystem.clear_instance_cache()  # clients are kept, whatever the environment says by now
     bucket = f"b{uuid.uuid4().hex[:12]}"
     (gateway.folder / bucket).mkdir()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gateway.port}")
@@ -105,8 +107,6 @@ def test_a_bucket_that_is_not_there_and_a_wrong_password_say_so(root: str, monke
     with pytest.raises(StoreUnavailable, match="create the bucket"):
         open_store("s3://no-such-bucket-here/x").names("epochs")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    from s3fs import S3FileSystem
-
     S3FileSystem.clear_instance_cache()
     with pytest.raises(StoreUnavailable, match="credentials"):
         open_store(root).names("epochs")
@@ -179,6 +179,7 @@ class Obliging(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_ignores_create_if_absent_is_refused_when_the_stream_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    S3FileSystem.clear_instance_cache()
     with ThreadingHTTPServer(("127.0.0.1", 0), Obliging) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()

@@ -145,7 +145,7 @@ class StreamConfig(BaseModel):
     replicas: ReplicaConfig = Field(default=ReplicaConfig(), description="The replicas.")
     answers: AnswerConfig = Field(default=AnswerConfig(), description="Bounds of an answer.")
     http: HttpConfig = Field(default=HttpConfig(), description="The HTTP front, where one is started (memstream run --http).")
-    snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often the pool is saved.")
+    snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often memory is saved, and what is kept.")
 
     @model_validator(mode="after")
     def _dead_letters_go_elsewhere(self) -> Self:

@@ -13,6 +13,7 @@ from actors.images import BlockImages
 from actors.messages import Demand
 from model.engine import Engine
 from model.memory.blocks import BlockMemory
+from pipeline.errors import NoSuchSnapshot
 from pipeline.positions import StreamState
 from pipeline.snapshots.manifest import Manifest
 from pipeline.snapshots.writer import SnapshotStore
@@ -52,7 +53,10 @@ class History:
         if not isinstance(memory, BlockMemory):
             raise ValueError("this model reads its whole memory at once: as_of needs a model of blocks")
         with self._opening:
-            epoch = demand.as_of_epoch if demand.as_of_epoch is not None else self._before(demand.as_of_ms or 0)
+            try:
+                epoch = self._chosen(demand)
+            except NoSuchSnapshot:  # retention has just removed one that was looked at
+                epoch = self._chosen(demand)
             if epoch not in self._open:
                 self._open[epoch] = self._opened(epoch, memory)
                 while len(self._open) > KEPT:
@@ -60,10 +64,14 @@ class History:
             self._open.move_to_end(epoch)
             return self._open[epoch]
 
+    def _chosen(self, demand: Demand) -> int:
+        return demand.as_of_epoch if demand.as_of_epoch is not None else self._before(demand.as_of_ms or 0)
+
     def _opened(self, epoch: int, live: BlockMemory) -> Moment:
-        if epoch not in self._store.epochs():
-            raise NoSuchTime(f"there is no snapshot {epoch}; there are {_listed(self._store.epochs())}")
-        manifest = self._store.load(epoch)
+        try:
+            manifest = self._store.load(epoch)
+        except NoSuchSnapshot:
+            raise NoSuchTime(f"there is no snapshot {epoch}; there are {_listed(self._store.epochs())}") from None
         memory = BlockMemory(live.model, capacity=sys.maxsize, projected_bytes=PROJECTED_BYTES)
         images = BlockImages(memory)
         manifest.require_model(images.fingerprint, images.shape())
@@ -88,4 +96,7 @@ def _made_ms(manifest: Manifest) -> int:
 
 
 def _listed(epochs: list[int]) -> str:
-    return "none yet" if not epochs else f"{epochs[0]} to {epochs[-1]}"
+    if not epochs:
+        return "none yet"
+    all_of_them = len(epochs) == epochs[-1] - epochs[0] + 1
+    return f"{epochs[0]} to {epochs[-1]}" if all_of_them else f"{len(epochs)} between {epochs[0]} and {epochs[-1]}"

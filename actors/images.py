@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,57 +93,51 @@ class BlockImages:
         staged = self._memory.stage()
         homes, rows = np.full(len(staged.updates), -1, dtype=np.int32), np.zeros(len(staged.updates), dtype=np.int32)
         segments: dict[str, int] = {}
-        fresh = []
         for index, place in enumerate(staged.places):
             if isinstance(place.home, CheckedHome):
                 homes[index], rows[index] = segments.setdefault(place.home.path, len(segments)), place.row
-            else:
-                fresh.append(index)
         return BlocksImage(
             shape=self.shape(),
             updates=staged.updates,
+            documents=staged.documents,
+            tokens=np.fromiter((len(keys) for keys in staged.keys), dtype=np.int32, count=len(staged.keys)),
             digests=staged.digests,
             homes=homes,
             rows=rows,
             segments=tuple(segments),
-            new=_new_blocks(staged, fresh),
+            block=lambda index: _block(staged, index),
         )
 
     def saved(self, manifest: Manifest, image: PoolImage | BlocksImage, store: SnapshotStore) -> Callable[[], None]:
-        """The blocks that were new lie in a segment now; their scratch is let go."""
-        if (
-            not isinstance(image, BlocksImage)
-            or not isinstance(manifest.memory, BlockShape)
-            or len(manifest.segments) == len(image.segments)
-        ):
+        """The blocks that were written lie in the new segment now; where they lay before is let go."""
+        if not isinstance(image, BlocksImage) or not isinstance(manifest.memory, BlockShape):
             return _nothing
-        entry = manifest.segments[-1]
-        home = CheckedHome(entry.path, store.open_segment(entry, manifest.memory))
-        fresh = image.updates[image.homes < 0]
-        held = [Held(Place(home, row), home.segment.keys(row)) for row in range(len(fresh))]
-        return lambda: self._memory.rehome(fresh.tolist(), held)
+        written = [entry for entry in manifest.segments if entry.path not in image.segments]
+        homes = [CheckedHome(entry.path, store.open_segment(entry, manifest.memory)) for entry in written]
+        updates = [update for home in homes for update in home.segment.updates.tolist()]
+        held = [Held(Place(home, row), home.segment.keys(row)) for home in homes for row in range(len(home.segment))]
+        return lambda: self._memory.rehome(updates, held)
 
     def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
         blocks = store.read_blocks(manifest)
         homes = [CheckedHome(path, segment) for path, segment in blocks.segments]
         places = [Place(homes[home], row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
         keys = [homes[home].segment.keys(row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
-        self._memory.load(blocks.updates, blocks.digests, keys, places, manifest.update_number)
+        self._memory.load(blocks.updates, blocks.documents, blocks.digests, keys, places, manifest.update_number)
 
 
 def _nothing() -> None:
     """Nothing is to be told."""
 
 
-def _new_blocks(staged: Staged, fresh: list[int]) -> Iterator[BlockImage]:
-    for index in fresh:
-        place = staged.places[index]
-        yield BlockImage(
-            update=int(staged.updates[index]),
-            states=place.home.states(place.row),
-            keys=staged.keys[index],
-            sha256=staged.digests[index].tobytes(),
-        )
+def _block(staged: Staged, index: int) -> BlockImage:
+    place = staged.places[index]
+    return BlockImage(
+        update=int(staged.updates[index]),
+        states=place.home.states(place.row),
+        keys=staged.keys[index],
+        sha256=staged.digests[index].tobytes(),
+    )
 
 
 class PoolImages:

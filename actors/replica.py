@@ -247,6 +247,7 @@ class Replica:
         try:
             self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
             self._snapshot_problem = None
+            self._ready.saver.tidy()
         except Exception as error:
             log.error("no snapshot: %s", error)
             self._snapshot_problem = f"{type(error).__name__}: {error}"
@@ -288,7 +289,7 @@ class Replica:
         """The last snapshot before the end: a store or a broker that is away for a moment is waited for."""
         try:
             self._client.renew()
-            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
+            self._ready.saver.save(self._ready.learner, self._client, self._between_turns, merge=False)
         except MemstreamError as error:
             if not error.retriable or tries == 1:
                 raise

@@ -22,6 +22,7 @@ from actors.poller import PollerClient
 from model.engine import Engine
 from pipeline.errors import MemstreamError
 from pipeline.positions import StreamState, format_positions
+from pipeline.snapshots.collector import Collector
 from pipeline.snapshots.manifest import Manifest
 from pipeline.snapshots.writer import SnapshotContent, SnapshotStore
 
@@ -51,6 +52,7 @@ class Saver:
 
     def __init__(self, config: StreamConfig, store: SnapshotStore, engine: Engine, device: torch.device) -> None:
         self._config, self._store = config, store
+        self._collector = Collector(store, config.snapshots.retention)
         self._images = images_of(engine)
         self._lineage = Lineage.of(device)
         self._generation: int | None = None
@@ -83,8 +85,10 @@ class Saver:
         self.last = _saved(manifest, state)
         return state
 
-    def save(self, learner: Learner, poller: PollerClient, between_turns: BetweenTurns) -> Saved:
+    def save(self, learner: Learner, poller: PollerClient, between_turns: BetweenTurns, *, merge: bool = True) -> Saved:
         """Write one snapshot while updates go on; `between_turns` calls a function where memory and state fit each other.
+
+        `merge`: write some old blocks anew beside it, see `SnapshotStore.write`.
 
         1. Stage: memory and state of one document boundary. Learning goes on from here, however slow the store is.
         2. Wait for the dead letters: none of those before the position may be lost.
@@ -95,7 +99,7 @@ class Saver:
             raise ValueError("only the owner of the lineage writes snapshots")
         image, state = between_turns(lambda: (self._images.stage(), learner.state))  # 1
         poller.flush(self._config.dead_letters.flush_timeout_s)  # 2
-        manifest = self._store.write(self._content(image, state), self._generation)  # 3
+        manifest = self._store.write(self._content(image, state), self._generation, merge=merge)  # 3
         settled = self._images.saved(manifest, image, self._store)
         between_turns(settled)
         self.last = _saved(manifest, state)
@@ -104,6 +108,16 @@ class Saver:
         except MemstreamError as error:
             log.warning("positions were not committed to the consumer group: %s", error)
         return self.last
+
+    def tidy(self) -> None:
+        """Remove snapshots that `snapshots.retention` does not keep, and what none names any more. A failure is for the next time."""
+        try:
+            done = self._collector.collect(self._generation)
+        except Exception as error:  # whatever lies in the store, learning goes on
+            log.warning("old snapshots were not removed, which is tried again after the next one: %s: %s", type(error).__name__, error)
+            return
+        if done.expired or done.removed:
+            log.info("removed %d snapshots and %d objects (%.1f MB)", len(done.expired), len(done.removed), done.freed_bytes / 1e6)
 
     def _content(self, image: Any, state: StreamState) -> SnapshotContent:
         return SnapshotContent(

@@ -23,7 +23,7 @@ from actors.messages import Answer, Phase, Question, ReplicaStatus
 from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
 from pipeline.errors import ConfigurationError, MemstreamError
-from pipeline.snapshots.objects import is_local
+from pipeline.snapshots.roots import is_local
 
 WATCH_S = 0.5
 

@@ -21,7 +21,7 @@ JOBS: Final = {
     "ask": "Ask a running stream a question.",
     "status": "How the replicas of a running stream stand.",
     "dlq": "List, show and replay the dead letters of a stream: what could not be learned, and why.",
-    "snapshots": "List and verify the snapshots of a stream.",
+    "snapshots": "The snapshots of a stream: list, show, verify, compare, pin, restore, collect.",
     "train": "Train the memory of the embedded model.",
     "evaluate": "Measure what a model remembers of documents of your own, and from where.",
     "parity": "Compare this machine's arithmetic with recorded outputs of the authors' implementation.",

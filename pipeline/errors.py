@@ -12,7 +12,9 @@
     │   └── DeadLetterUnacknowledged  (retriable)
     └── SnapshotError                 the snapshot store
         ├── StoreUnavailable          (retriable)
+        ├── NoSuchSnapshot            there is none of that number, or not any more
         ├── SnapshotCorrupt           a digest or a size is wrong
+        │   └── SnapshotUntrusted     not signed, or by nobody that we know
         ├── SnapshotMismatch          made by a different model or pool shape
         └── StaleWriter               another writer owns this stream now
 
@@ -99,8 +101,19 @@ class StoreUnavailable(SnapshotError):
     retriable = True
 
 
+class NoSuchSnapshot(SnapshotError):
+    """There is no snapshot of that number: there never was, or `snapshots.retention` has removed it. Choose another; pin what must stay."""
+
+
 class SnapshotCorrupt(SnapshotError):
     """An object's size, rows or SHA-256 differ from the manifest's. The snapshot before it is used; keep the broken one for inspection."""
+
+
+class SnapshotUntrusted(SnapshotCorrupt):
+    """A manifest without a signature, or with one by none of `snapshots.signing_keys`. It is not used: whoever can write there made it.
+
+    If it is your own, from before there were keys, `memstream snapshots restore --epoch N --unsigned` takes it over.
+    """
 
 
 class SnapshotMismatch(SnapshotError):

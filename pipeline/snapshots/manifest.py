@@ -1,7 +1,8 @@
 """The manifest: one JSON file that says all there is to say about one snapshot. MANIFEST-LAST: without it there is no snapshot.
 
 It names every object with size, rows and digest, and carries its own digest, so that a changed bit in a position is seen like one in
-the memory: `manifest_sha256` is the SHA-256 of all other keys as JSON, sorted, without white space, ASCII only.
+the memory: `manifest_sha256` is the SHA-256 of all other keys as JSON, sorted, without white space, ASCII only. Where keys are configured
+the same bytes are signed, and with them, by the digests, everything that the manifest names.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
+from pipeline.snapshots.signing import NO_KEYS, Keyring
 from pipeline.strict_json import strict_json
 
 SCHEMA_VERSION: Final = 3
@@ -119,6 +121,7 @@ class Manifest(BaseModel):
     documents_cut: Count = Field(description="how many documents that were")
     watermark_ms: int | None = Field(description="latest event time passed, milliseconds since the epoch; null before the first")
     counts: dict[Outcome, Count] = Field(description="offsets passed, by what became of them; sum = sum of positions - origin")
+    restored_from: int | None = Field(default=None, description="the snapshot whose state this is, where an earlier one was restored")
     config: dict[str, JsonValue] = Field(description="the effective configuration, secrets masked")
     build: dict[str, JsonValue] = Field(description="versions of what computed it")
     device: str = Field(description="kind of device that computed it; for a CPU with its capability")
@@ -126,6 +129,7 @@ class Manifest(BaseModel):
     objects: tuple[ObjectEntry, ...]
 
     DIGEST_KEY: ClassVar[str] = "manifest_sha256"
+    SIGNATURE_KEY: ClassVar[str] = "signature"
 
     @property
     def size_bytes(self) -> int:
@@ -156,18 +160,23 @@ class Manifest(BaseModel):
         if self.memory != expected:
             raise SnapshotMismatch(f"{self.stream}@{self.epoch} holds a memory of {self.memory}, this model has {shape}")
 
-    def to_json(self) -> bytes:
-        """As it is stored: indented, for people, with its own digest at the end."""
+    def to_json(self, keys: Keyring = NO_KEYS) -> bytes:
+        """As it is stored: indented, for people, with its own digest at the end, and a signature where there are keys."""
         content = self.model_dump(mode="json")
-        return json.dumps({**content, self.DIGEST_KEY: _digest(content)}, indent=2, allow_nan=False).encode() + b"\n"
+        plain = _canonical(content)
+        signature = keys.sign(plain)
+        signed = {} if signature is None else {self.SIGNATURE_KEY: signature}
+        return json.dumps({**content, self.DIGEST_KEY: _sha256(plain), **signed}, indent=2, allow_nan=False).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes, where: str) -> Self:
-        """Raises SnapshotCorrupt if it is not what was written, SnapshotError if a newer memstream wrote it."""
+    def from_json(cls, data: bytes, where: str, keys: Keyring = NO_KEYS) -> Self:
+        """Raises SnapshotCorrupt if it is not what was written or not by whom it should be, SnapshotError if a newer memstream wrote it."""
         content = _object(data, where)
-        version = content.get("schema_version")
-        if content.pop(cls.DIGEST_KEY, None) != _digest(content):
+        version, signature = content.get("schema_version"), content.pop(cls.SIGNATURE_KEY, None)
+        said, plain = content.pop(cls.DIGEST_KEY, None), _canonical(content)
+        if said != _sha256(plain):
             raise SnapshotCorrupt(f"{where}: the manifest's own SHA-256 is wrong")
+        keys.verify(plain, signature, where)
         if isinstance(version, int) and version < SCHEMA_VERSION:
             raise SnapshotMismatch(
                 f"{where} was written by an older memstream (manifest version {version}): its memory cannot be used by this one (version"
@@ -191,5 +200,9 @@ def _object(data: bytes, where: str) -> dict[str, Any]:
     return content
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -3,6 +3,7 @@
     create    whole object at once, once: the loser of a race gets FileExistsError      (manifests, generations)
     writer    a large object as a stream, hashed on the way; durable when it returns    (pool, ledger)
     reader    the same stream back, hashed on the way                                   (restore, verify)
+    listing   all objects with size and time, by the store's own clock                  (retention)
 
 What the two kinds of store do differently: object stores refuse a second `create` on the server (`If-None-Match: *` on S3) and make an
 object visible only when it is whole. A local file system does neither, so there `create` is a temporary file, fsync, link, fsync of the
@@ -15,24 +16,23 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailable
-from pipeline.paths import absolute, expanded, private_folder
+from pipeline.paths import private_folder
 from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWriter
-
-BUCKET_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs"})
-"""Where the first part of a path is a bucket, which memstream does not create."""
+from pipeline.snapshots.roots import BUCKET_PROTOCOLS
+from pipeline.snapshots.store_errors import http_status, store_errors, what_to_do
 
 MOST_SMALL_BYTES = 512 << 20
 """Of what is read whole: manifests, and the ledger and index of a million documents."""
@@ -40,10 +40,12 @@ MOST_SMALL_BYTES = 512 << 20
 CREATE_TRIES, CREATE_PAUSE_S = 6, 0.3
 HTTP_EXISTS, HTTP_CONFLICT = 412, 409
 
-FOLDERS = frozenset({"file", "local"})
 
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES})
-"""What `link` says where a folder has none: SMB, FAT, object stores mounted as folders."""
+class Seen(NamedTuple):
+    """What a listing says of an object: its size, and when it was made by the store's own clock, seconds since the epoch."""
+
+    size_bytes: int
+    modified_s: float
 
 
 class ObjectStore:
@@ -104,6 +106,19 @@ class ObjectStore:
                 return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
+    def listing(self) -> dict[str, Seen]:
+        """Everything under the root, whatever its folder; never answered from a cache. What comes or goes meanwhile may be missed."""
+        with self._reaching("list", ""):
+            self._fs.invalidate_cache()
+            found = self._find()
+        return {path.removeprefix(f"{self._path}/"): seen for path, seen in found.items()}
+
+    def modified_s(self, name: str) -> float:
+        """When an object was made, by the store's own clock; raises FileNotFoundError."""
+        with self._reaching("look at", name, FileNotFoundError):
+            self._fs.invalidate_cache()
+            return _seen(self._fs.info(self._at(name))).modified_s
+
     @contextmanager
     def writer(self, name: str) -> Iterator[HashingWriter]:
         """A new object as a stream. It is durable when the block ends; if the block raises, what was written means nothing: remove it."""
@@ -141,7 +156,8 @@ class ObjectStore:
         Raises FileNotFoundError, and SnapshotCorrupt where what arrived has another digest.
         """
         kept = private_folder(cache) / f"{sha256}.arrow"
-        if kept.is_file():
+        with suppress(FileNotFoundError):
+            os.utime(kept)  # who prunes looks when it was last asked for
             return kept
         arriving = cache / f".{sha256}.{uuid4().hex}.tmp"
         try:
@@ -159,6 +175,11 @@ class ObjectStore:
         """Remove an object, or a folder with all that is in it, as far as the store lets us: what stays is garbage, not an error."""
         with suppress(StoreUnavailable), self._reaching("remove", name), suppress(FileNotFoundError):
             self._fs.rm(self._at(name), recursive=True)
+
+    def remove(self, name: str) -> None:
+        """Remove one object; nothing if it is not there."""
+        with self._reaching("remove", name), suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
 
     def require_create_if_absent(self) -> None:
         """Raises ConfigurationError if this store lets a second `create` overwrite the first: ONE-WRITER cannot hold there."""
@@ -188,6 +209,9 @@ class ObjectStore:
     def _seal(self, file: BinaryIO, path: str) -> None:
         file.close()
 
+    def _find(self) -> dict[str, Seen]:
+        return {path: _seen(info) for path, info in self._fs.find(self._path, detail=True).items()}
+
     def _require_bucket(self) -> None:
         """An empty folder and a missing bucket look the same in a listing; only the first means that there are no snapshots yet."""
         bucket = self._path.partition("/")[0]
@@ -200,96 +224,16 @@ class ObjectStore:
             yield
         except answers:
             raise
-        except _store_errors() as error:
+        except store_errors() as error:
             reason = str(error) or type(error).__name__
-            raise StoreUnavailable(f"cannot {verb} {self.url(name)}: {reason} ({_what_to_do(error)})") from error
+            raise StoreUnavailable(f"cannot {verb} {self.url(name)}: {reason} ({what_to_do(error)})") from error
 
 
-class LocalStore(ObjectStore):
-    """Files under a folder, made durable by hand. The folder is created."""
-
-    def local_path(self, name: str, sha256: str, cache: Path) -> Path:
-        path = Path(self._at(name))
-        if not path.is_file():
-            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-        return path
-
-    def _create(self, path: str, data: bytes) -> None:
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-        try:
-            file = self._open_new(str(temporary))
-            with file:
-                file.write(data)
-                _sync(file)
-            _link(temporary, target, data)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
-
-    def _open_new(self, path: str) -> BinaryIO:
-        _make_folder(Path(path).parent)
-        return open(path, "xb", opener=_private)
-
-    def _seal(self, file: BinaryIO, path: str) -> None:
-        with file:
-            _sync(file)
-        _sync_folder(Path(path).parent)
-
-
-def open_store(root: str) -> ObjectStore:
-    """The store at `root`: a folder, `file://`, `s3://`, `gs://` or another URL that fsspec knows. Raises ConfigurationError."""
-    root = absolute_root(root)
-    return LocalStore(root) if is_local(root) else ObjectStore(root)
-
-
-def is_local(root: str) -> bool:
-    """Whether only this machine sees what is written there.
-
-    >>> is_local("file:///var/lib/memstream"), is_local("~/snapshots"), is_local("s3://bucket/memstream")
-    (True, True, False)
-    """
-    return absolute_root(root).startswith("file://")
-
-
-def absolute_root(root: str) -> str:
-    """A root that means the same from any working directory (`pipeline.paths`); folders may be written with or without `file://`.
-
-    Raises ValueError for what is no root, or one of a kind that cannot hold snapshots.
-
-    >>> absolute_root("s3://bucket/memstream/"), absolute_root("file:///var/lib/../memstream"), absolute_root("file://localhost/var")
-    ('s3://bucket/memstream', 'file:///var/memstream', 'file:///var')
-    """
-    root = expanded(root.strip())
-    if "::" in root:
-        raise ValueError(f"{root!r} chains file systems; name one store")
-    scheme, separator, path = root.partition("://")
-    if separator and scheme not in FOLDERS:
-        return f"{scheme}://{path.rstrip('/')}"
-    if separator and (host := _host(path)):
-        raise ValueError(f"{root!r} names another machine, {host}; mount its folder here and name that")
-    folder = path.removeprefix("localhost") if separator and path.startswith("localhost/") else path if separator else root
-    return f"file://{absolute(folder.removeprefix('file:'))}"
-
-
-def _host(path: str) -> str:
-    """What looks like a machine's name in file://HOST/path: dots in it, and no such folder here."""
-    first, slash, _ = path.partition("/")
-    return first if slash and "." in first.strip(".") and not os.path.isdir(first) else ""
-
-
-def checked_root(root: str) -> str:
-    """`absolute_root` of a root that snapshots may have: a folder, or a store that all machines of a cluster reach. Raises ValueError."""
-    root = absolute_root(root)
-    scheme = root.partition("://")[0]
-    if scheme not in FOLDERS and scheme not in BUCKET_PROTOCOLS:
-        kept = "keeps nothing when its process ends" if scheme == "memory" else "is none that snapshots can lie on"
-        raise ValueError(f"{scheme}:// {kept}: use a folder, s3:// or gs://")
-    if scheme in BUCKET_PROTOCOLS and "@" in root.partition("://")[2].partition("/")[0]:
-        raise ValueError(f"a {scheme}:// URL with credentials in it: they belong into the environment, since this one is shown and stored")
-    if scheme in BUCKET_PROTOCOLS and not root.partition("://")[2].partition("/")[0]:
-        raise ValueError(f"{root!r} names no bucket")
-    return root
+def _seen(info: Mapping[str, Any]) -> Seen:
+    """Each file system has its own name and type for the time."""
+    made = next(info[name] for name in ("LastModified", "mtime", "updated", "created") if info.get(name) is not None)
+    made = datetime.fromisoformat(made) if isinstance(made, str) else made
+    return Seen(int(info["size"]), made.timestamp() if isinstance(made, datetime) else float(made))
 
 
 def _file_system(root: str) -> tuple[AbstractFileSystem, str]:
@@ -302,97 +246,3 @@ def _file_system(root: str) -> tuple[AbstractFileSystem, str]:
 
 def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _make_folder(folder: Path) -> None:
-    """`mkdir -p`, each new entry made durable in its parent: a file is only as durable as the way to it."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _link(temporary: Path, target: Path, data: bytes) -> None:
-    """The file under its name, whole: unlike rename a link fails where the name is taken.
-
-    Where there are no links, it is made under its name at once (O_EXCL). A crash may leave a part of it there, which its digest tells.
-    """
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        with open(target, "xb", opener=_private) as file:
-            file.write(data)
-            _sync(file)
-
-
-def _private(path: str, flags: int) -> int:
-    """Whatever the umask: a snapshot holds all that was read. Its owner may open it to others."""
-    return os.open(path, flags, 0o600)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Some mounted stores know no sync of a folder; their names are durable when the file is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-_CLIENT_ERRORS = (
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("aiohttp.client_exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-)
-
-
-def _store_errors() -> tuple[type[BaseException], ...]:
-    """OSError, and what clients raise besides (missing credentials, for one). Only modules already loaded are asked: none is needed.
-
-    ValueError is what they make of an endpoint's address or a bucket's name that cannot be one.
-    """
-    return (OSError, ValueError, *(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS if module in sys.modules))
-
-
-def http_status(error: BaseException | None) -> int | None:
-    """The status with which a store's server answered, wherever its client has put it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        response = getattr(error, "response", None)
-        told = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (told, getattr(error, "code", None), getattr(error, "status", None)):
-            if str(status).isdigit():
-                return int(str(status))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _what_to_do(error: BaseException) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, ValueError):
-        return "check snapshots.root and, for S3, that AWS_ENDPOINT_URL begins with http:// or https://"
-    if isinstance(error, PermissionError):
-        return "check the credentials, and let them read, list, create and remove there"
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "make room there; snapshots are tried again"
-    if isinstance(error, NotADirectoryError | FileExistsError):
-        return "a file lies where a folder should be: move it, or choose another snapshots.root"
-    if isinstance(error, FileNotFoundError):
-        return "create the bucket, or mount the folder, that snapshots.root names"
-    return "check snapshots.root, its credentials and the network; snapshots are tried again"

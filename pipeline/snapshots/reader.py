@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError
+from pipeline.errors import ConfigurationError, NoSuchSnapshot, SnapshotCorrupt
 from pipeline.ledger import LEDGER_SCHEMA, Ledger
 from pipeline.positions import StreamState, parse_positions
 from pipeline.snapshots.arrow import corrupt_if_unreadable, read_batches
+from pipeline.snapshots.cache import prune, segment_cache
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
-from pipeline.snapshots.objects import open_store
 from pipeline.snapshots.pool_image import LayerImage, read_layers
 from pipeline.snapshots.segments import INDEX_SCHEMA, MappedSegment, RestoredBlocks, memory_sha256, read_index
-
-CACHE_VARIABLE = "MEMSTREAM_CACHE"
+from pipeline.snapshots.signing import Keyring
+from pipeline.snapshots.stores import open_store
 
 _STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NUMBERED = re.compile(r"(\d{8,})\.json")
+_NUMBERED = re.compile(r"(\d{8,18})\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,31 +54,37 @@ class Latest(NamedTuple):
 
 
 class SnapshotReader:
-    """The snapshots of one stream, to read. Every method may raise StoreUnavailable, which is retriable."""
+    """The snapshots of one stream, to read. Every method may raise StoreUnavailable, which is retriable.
 
-    def __init__(self, root: str, stream: str) -> None:
+    Args:
+        root: where snapshots lie.
+        stream: whose.
+        signing_keys: where the keys are, one of which must have signed a manifest; none: signatures are not looked at.
+    """
+
+    def __init__(self, root: str, stream: str, signing_keys: Sequence[str] = ()) -> None:
         if not _STREAM_NAME.fullmatch(stream):
             raise ConfigurationError(f"stream name {stream!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
-        self.stream = stream
-        self._objects = open_store(f"{root}/{stream}")
+        self.stream, self._keys = stream, Keyring(signing_keys)
+        self.objects = open_store(f"{root}/{stream}")
 
     @property
     def url(self) -> str:
-        return self._objects.root
+        return self.objects.root
 
     def epochs(self) -> list[int]:
         """Numbers of all snapshots, ascending; whether they are whole is for `inspect` to say."""
         return self._numbers("epochs")
 
     def load(self, epoch: int) -> Manifest:
-        """Raises SnapshotCorrupt, or SnapshotError if there is no such snapshot."""
+        """Raises SnapshotCorrupt, or NoSuchSnapshot."""
         name = manifest_name(epoch)
         try:
-            manifest = Manifest.from_json(self._objects.read(name), self._objects.url(name))
+            manifest = Manifest.from_json(self.objects.read(name), self.objects.url(name), self._keys)
         except FileNotFoundError:
-            raise SnapshotError(f"no snapshot {epoch} in {self.url}; there are: {self.epochs() or 'none'}") from None
+            raise NoSuchSnapshot(f"no snapshot {epoch} in {self.url}; there are: {self.epochs() or 'none'}") from None
         if (manifest.stream, manifest.epoch) != (self.stream, epoch):
-            raise SnapshotCorrupt(f"{self._objects.url(name)}: this is the manifest of {manifest.stream}@{manifest.epoch}")
+            raise SnapshotCorrupt(f"{self.objects.url(name)}: this is the manifest of {manifest.stream}@{manifest.epoch}")
         return manifest
 
     def latest(self) -> Latest | None:
@@ -91,7 +96,10 @@ class SnapshotReader:
         """
         problems: tuple[Problem, ...] = ()
         for epoch in reversed(self.epochs()):
-            found = self.inspect(epoch, segments=False)
+            try:
+                found = self.inspect(epoch, segments=False)
+            except NoSuchSnapshot:
+                continue  # retention has just removed it
             if found.manifest is not None and not found.problems:
                 return Latest(found.manifest, problems)
             problems += found.problems
@@ -101,27 +109,23 @@ class SnapshotReader:
         return None
 
     def inspect(self, epoch: int, verify: bool = True, segments: bool = True) -> Inspected:
-        """A snapshot with all its problems, for `memstream snapshots list` (`verify=False`: the manifest alone) and `verify`."""
+        """A snapshot with all its problems, for `memstream snapshots list` (`verify=False`: the manifest alone) and `verify`.
+
+        Raises NoSuchSnapshot, also where retention removes it meanwhile.
+        """
         try:
             manifest = self.load(epoch)
         except SnapshotCorrupt as error:
             return Inspected(epoch, None, (Problem(epoch=epoch, path=manifest_name(epoch), detail=str(error)),))
-        return Inspected(epoch, manifest, tuple(self.verify(manifest, segments)) if verify else ())
+        problems = tuple(self.verify(manifest, segments)) if verify else ()
+        if problems:
+            self.load(epoch)  # what is no snapshot any more may miss anything
+        return Inspected(epoch, manifest, problems)
 
     def verify(self, manifest: Manifest, segments: bool = True) -> list[Problem]:
         """Read every object and compare it with the manifest; nothing found, nothing wrong. `segments=False`: only look at their sizes."""
         found = [(entry, self._fault(entry) if segments or not entry.is_segment else self._size_fault(entry)) for entry in manifest.objects]
         return [Problem(epoch=manifest.epoch, path=entry.path, detail=fault) for entry, fault in found if fault is not None]
-
-    def orphans(self) -> list[str]:
-        """Data folders and segments that no manifest names: of crashed attempts, or of one under way.
-
-        Not known while a manifest cannot be read.
-        """
-        named = {entry.path for epoch in self.epochs() for entry in self.load(epoch).objects}
-        folders = {path.split("/")[1] for path in named if path.startswith("data/")}
-        data = [f"data/{folder}" for folder in self._objects.names("data") if folder not in folders]
-        return data + [path for name in self._objects.names("blocks") if (path := f"blocks/{name}") not in named]
 
     def read_pool(self, manifest: Manifest) -> Iterator[LayerImage]:
         """The pool, one layer at a time, as writable copies.
@@ -132,21 +136,21 @@ class SnapshotReader:
         if not isinstance(manifest.memory, PoolShape):
             raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch} holds blocks, not a pool")
         try:
-            with self._objects.reader(entry.path) as source:
+            with self.objects.reader(entry.path) as source:
                 yield from read_layers(source, manifest.memory)
                 self._require(entry, source.drain())
         except FileNotFoundError:
-            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+            raise SnapshotCorrupt(f"{self.objects.url(entry.path)} is missing") from None
 
     def open_segment(self, entry: ObjectEntry, shape: BlockShape) -> MappedSegment:
         """Map a segment; one of another store than this machine's disk is fetched into the cache folder first. Raises SnapshotCorrupt."""
         try:
-            path = self._objects.local_path(entry.path, entry.sha256, segment_cache())
+            path = self.objects.local_path(entry.path, entry.sha256, segment_cache(self.url))
         except FileNotFoundError:
-            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+            raise SnapshotCorrupt(f"{self.objects.url(entry.path)} is missing") from None
         segment = MappedSegment(path, shape)
         if len(segment) != entry.rows:
-            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} has {len(segment)} blocks, the manifest says {entry.rows}")
+            raise SnapshotCorrupt(f"{self.objects.url(entry.path)} has {len(segment)} blocks, the manifest says {entry.rows}")
         return segment
 
     def read_blocks(self, manifest: Manifest) -> RestoredBlocks:
@@ -154,7 +158,7 @@ class SnapshotReader:
         shape = manifest.memory
         if not isinstance(shape, BlockShape):
             raise SnapshotCorrupt(f"{self.stream}@{manifest.epoch} holds a pool, not blocks")
-        updates, homes, rows, digests = read_index(self._table(manifest.object("index.arrow"), INDEX_SCHEMA))
+        updates, documents, homes, rows, digests = read_index(self._table(manifest.object("index.arrow"), INDEX_SCHEMA))
         segments = tuple((entry.path, self.open_segment(entry, shape)) for entry in manifest.segments)
         wrong = len(updates) != shape.blocks or memory_sha256(digests) != manifest.memory_sha256
         if wrong or (len(homes) and (homes.min() < 0 or homes.max() >= len(segments))):
@@ -162,22 +166,29 @@ class SnapshotReader:
         for number, (path, segment) in enumerate(segments):
             own = rows[homes == number]
             if len(own) and (own.min() < 0 or own.max() >= len(segment) or (segment.digests[own] != digests[homes == number]).any()):
-                raise SnapshotCorrupt(f"{self._objects.url(path)} and index.arrow of epoch {manifest.epoch} do not agree")
-        return RestoredBlocks(updates=updates, digests=digests, homes=homes, rows=rows, segments=segments)
+                raise SnapshotCorrupt(f"{self.objects.url(path)} and index.arrow of epoch {manifest.epoch} do not agree")
+        prune(segment_cache(self.url), {entry.sha256 for entry in manifest.segments})
+        return RestoredBlocks(updates=updates, documents=documents, digests=digests, homes=homes, rows=rows, segments=segments)
+
+    def alive(self, manifest: Manifest) -> list[int]:
+        """How many blocks of each of its segments are remembered. Raises SnapshotCorrupt."""
+        _, _, homes, _, _ = read_index(self._table(manifest.object("index.arrow"), INDEX_SCHEMA))
+        counts: list[int] = np.bincount(homes, minlength=len(manifest.segments)).tolist()
+        return counts
 
     def read_ledger(self, manifest: Manifest) -> Ledger:
         """Raises SnapshotCorrupt."""
         entry = manifest.object("ledger.arrow")
-        with corrupt_if_unreadable(self._objects.url(entry.path)):
+        with corrupt_if_unreadable(self.objects.url(entry.path)):
             return Ledger.from_table(self._table(entry, LEDGER_SCHEMA))
 
     def _table(self, entry: ObjectEntry, schema: pa.Schema) -> pa.Table:
         try:
-            data = self._objects.read(entry.path)
+            data = self.objects.read(entry.path)
         except FileNotFoundError:
-            raise SnapshotCorrupt(f"{self._objects.url(entry.path)} is missing") from None
+            raise SnapshotCorrupt(f"{self.objects.url(entry.path)} is missing") from None
         self._require(entry, Digest.of(data))
-        return pa.Table.from_batches(read_batches(pa.py_buffer(data), schema, self._objects.url(entry.path)), schema)
+        return pa.Table.from_batches(read_batches(pa.py_buffer(data), schema, self.objects.url(entry.path)), schema)
 
     def read_state(self, manifest: Manifest) -> StreamState:
         """SNAPSHOT-IS-TRUTH: where the stream goes on. The state that `write` was given, with its ledger."""
@@ -195,14 +206,14 @@ class SnapshotReader:
 
     def _fault(self, entry: ObjectEntry) -> str | None:
         try:
-            with self._objects.reader(entry.path) as source:
+            with self.objects.reader(entry.path) as source:
                 return _difference(entry, source.drain())
         except FileNotFoundError:
             return "missing"
 
     def _size_fault(self, entry: ObjectEntry) -> str | None:
         try:
-            size_bytes = self._objects.size_bytes(entry.path)
+            size_bytes = self.objects.size_bytes(entry.path)
         except FileNotFoundError:
             return "missing"
         return None if size_bytes == entry.size_bytes else f"{size_bytes} bytes, the manifest says {entry.size_bytes}"
@@ -210,17 +221,11 @@ class SnapshotReader:
     def _require(self, entry: ObjectEntry, found: Digest) -> None:
         difference = _difference(entry, found)
         if difference is not None:
-            raise SnapshotCorrupt(f"{self._objects.url(entry.path)}: {difference}")
+            raise SnapshotCorrupt(f"{self.objects.url(entry.path)}: {difference}")
 
     def _numbers(self, folder: str) -> list[int]:
-        names = map(_NUMBERED.fullmatch, self._objects.names(folder))
+        names = map(_NUMBERED.fullmatch, self.objects.names(folder))
         return sorted(int(name[1]) for name in names if name is not None)
-
-
-def segment_cache() -> Path:
-    """Where segments of remote stores are kept to be mapped: `$MEMSTREAM_CACHE/segments`, else in `~/.cache/memstream`. Safe to remove."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "memstream") / "segments"
 
 
 def manifest_name(epoch: int) -> str:

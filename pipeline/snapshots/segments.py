@@ -2,18 +2,17 @@
 
     update int64 | tokens int32 | sha256 binary(32) | keys large_list<uint16> | states large_list<uint16>
 
-One row a block, in batches of 64 at most. `states` is [layers kept, tokens, d] laid end to end, `keys` [tokens, E]; both are bfloat16, kept
-as their 16 bits, since Arrow has no bfloat16. `sha256` is over the bytes of states, then of keys, so a block can be checked alone, when it
-is first used: a restore reads no states at all. All numbers are little-endian.
+One row a block, in batches of 64 blocks or 64 MB at most. `states` is [layers kept, tokens, d] laid end to end, `keys` [tokens, E]; both
+are bfloat16, kept as their 16 bits, since Arrow has no bfloat16. `sha256` is over the bytes of states, then of keys, so a block can be
+checked alone, when it is first used: a restore reads no states at all. All numbers are little-endian.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from pipeline.snapshots.arrow import read_batches
 from pipeline.snapshots.checksums import HashingWriter
 from pipeline.snapshots.manifest import BlockShape
 
-BATCH_BLOCKS = 64
+BATCH_BLOCKS, BATCH_BYTES = 64, 64 << 20
+"""A block of an 8B model alone is as large as that."""
 
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -73,12 +73,25 @@ def write_segment(sink: HashingWriter, blocks: Iterable[BlockImage], shape: Bloc
         "memstream.model_fingerprint": model_fingerprint,
     }
     schema = SEGMENT_SCHEMA.with_metadata(metadata)
-    rows, waiting = 0, iter(blocks)
+    rows = 0
     with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
-        while batch := list(islice(waiting, BATCH_BLOCKS)):
+        for batch in _batches(blocks):
             writer.write_batch(_batch(batch, shape, schema))
             rows += len(batch)
     return rows
+
+
+def _batches(blocks: Iterable[BlockImage]) -> Iterator[list[BlockImage]]:
+    batch: list[BlockImage] = []
+    size_bytes = 0
+    for block in blocks:
+        if batch and (len(batch) == BATCH_BLOCKS or size_bytes + block.states.nbytes > BATCH_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(block)
+        size_bytes += block.states.nbytes
+    if batch:
+        yield batch
 
 
 def _batch(blocks: list[BlockImage], shape: BlockShape, schema: pa.Schema) -> pa.RecordBatch:
@@ -174,27 +187,31 @@ class BlocksImage:
 
     Attributes:
         shape: of the blocks.
-        updates, digests: [B] and [B, 32], oldest first.
+        updates, tokens, digests: [B], [B] and [B, 32], oldest first.
+        documents: [B] the first update of each block's document.
         homes: [B] which of `segments` a block lies in; -1: in none yet.
         rows: [B] which row of it.
         segments: paths of segments that were saved before and still hold something.
-        new: the blocks that lie in none, in order; gone through once.
+        block: gives a block by its index, wherever it lies. Raises SnapshotCorrupt where it is not what was saved.
     """
 
     shape: BlockShape
     updates: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    tokens: NDArray[np.int32]
     digests: NDArray[np.uint8]
     homes: NDArray[np.int32]
     rows: NDArray[np.int32]
     segments: tuple[str, ...]
-    new: Iterable[BlockImage]
+    block: Callable[[int], BlockImage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RestoredBlocks:
-    """A block memory as a snapshot has it: `homes[i]` and `rows[i]` say where block `updates[i]` lies."""
+    """A block memory as a snapshot has it: `homes[i]` and `rows[i]` say where block `updates[i]` of document `documents[i]` lies."""
 
     updates: NDArray[np.int64]
+    documents: NDArray[np.int64]
     digests: NDArray[np.uint8]
     homes: NDArray[np.int32]
     rows: NDArray[np.int32]
@@ -204,28 +221,30 @@ class RestoredBlocks:
 INDEX_SCHEMA = pa.schema(
     [
         pa.field("update", pa.int64(), nullable=False),
+        pa.field("document", pa.int64(), nullable=False),
         pa.field("segment", pa.int32(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
         pa.field("sha256", pa.binary(32), nullable=False),
     ]
 )
-"""`index.arrow`: the blocks alive, oldest first; `segment` counts the segments in the order in which the manifest names them."""
+"""`index.arrow`: the blocks alive, oldest first; `document` is the first update of the block's document, `segment` counts the segments in the order in which the manifest names them."""
 
 
-def index_table(image: BlocksImage, new_segment: int) -> pa.Table:
-    """The index of an image whose new blocks went, in order, into the segment of that number."""
-    fresh = image.homes < 0
-    homes, rows = image.homes.copy(), image.rows.copy()
-    homes[fresh], rows[fresh] = new_segment, np.arange(int(fresh.sum()), dtype=np.int32)
-    digests = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(32), len(image.updates), [None, pa.py_buffer(np.ascontiguousarray(image.digests))]
-    )
-    return pa.table([pa.array(image.updates), pa.array(homes), pa.array(rows), digests], schema=INDEX_SCHEMA)
+def index_table(
+    updates: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    homes: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    digests: NDArray[np.uint8],
+) -> pa.Table:
+    """`index.arrow` of blocks [B] of these documents that lie in these segments and rows, with digests [B, 32]."""
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(updates), [None, pa.py_buffer(np.ascontiguousarray(digests))])
+    return pa.table([pa.array(updates), pa.array(documents), pa.array(homes), pa.array(rows), column], schema=INDEX_SCHEMA)
 
 
 def read_index(table: pa.Table) -> Iterator[NDArray[Any]]:
-    """updates, homes, rows and digests of a table of `INDEX_SCHEMA`."""
+    """updates, documents, homes, rows and digests of a table of `INDEX_SCHEMA`."""
     joined = table.combine_chunks()
-    for name in ("update", "segment", "row"):
+    for name in ("update", "document", "segment", "row"):
         yield joined[name].to_numpy()
     yield _joined([_digests(chunk) for chunk in joined["sha256"].chunks], np.uint8).reshape(-1, 32)

@@ -3,75 +3,54 @@
     <root>/<stream>/generations/<g>.json                    ONE-WRITER: created if absent by each new writer
                     epochs/<n>.json                         the manifest, MANIFEST-LAST: created if absent, once
                     blocks/<first>-<last>-<g>-<attempt>.arrow   a segment: blocks that no snapshot before had, see segments.py
+                    pins/<n>.json, garbage/<id>.json        what is kept and what is to go, see pins.py and collector.py
                     data/<n>-<g>-<attempt>/index.arrow      which blocks of which segments are alive
                                            pool.arrow       instead of both, a token pool, see pool_image.py
                                            ledger.arrow     what is remembered, see ledger.py
 
 Each attempt writes into a data folder and a segment of its own, and nothing is ever written twice. Blocks never change, so a snapshot is
-incremental by nature: it writes the blocks since the last one and names the segments that hold the rest. So whatever goes wrong (a crash,
-a request whose answer is lost, a writer that does not know yet that it was replaced), nobody can touch a byte that a manifest names; what
-no manifest names is garbage and harmless.
+incremental by nature: it writes the blocks since the last one and names the segments that hold the rest; some of those it may write anew,
+so that segments stay few and full (merging.py). So whatever goes wrong (a crash, a request whose answer is lost, a writer that does not
+know yet that it was replaced), nobody can touch a byte that a manifest names; what no manifest names is garbage, harmless, and collected
+(collector.py).
 
 What a stale writer can still do: pass its last check, be suspended, and create its manifest after a newer writer claimed the stream.
 It chose its epoch before that check, so the epoch lies at or below the newer writer's first one. If both want it, one creation fails:
-the stale writer stops, the newer one goes on to the next epoch. If the stale one gets it, that is a whole and true earlier state, and
-never the latest once the newer writer has published.
+the stale writer stops, the newer one goes on to the next epoch. If the stale one gets it, that is a true earlier state, and never the
+latest once the newer writer has published. (If it slept for longer than `retention.garbage_after_s`, its objects may be gone: a broken
+snapshot that is passed over and, in time, removed.)
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from numpy.typing import NDArray
 
-from pipeline.errors import StaleWriter
+from pipeline.errors import SnapshotCorrupt, StaleWriter
 from pipeline.positions import StreamState, format_positions
 from pipeline.snapshots.checksums import Digest
+from pipeline.snapshots.config import SnapshotConfig
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
-from pipeline.snapshots.objects import checked_root
+from pipeline.snapshots.merging import blocks_to_move
 from pipeline.snapshots.pool_image import PoolImage, write_pool
 from pipeline.snapshots.reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
-from pipeline.snapshots.segments import BlocksImage, index_table, memory_sha256, write_segment
+from pipeline.snapshots.segments import BlockImage, BlocksImage, index_table, memory_sha256, write_segment
 
 __all__ = ["Inspected", "Latest", "Problem", "SnapshotConfig", "SnapshotContent", "SnapshotReader", "SnapshotStore"]
 
-
-class SnapshotConfig(BaseModel):
-    """Where a stream's snapshots lie, and how often one is written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    root: str = Field(
-        default="file://./runs/snapshots",
-        validate_default=True,
-        description="where snapshots lie: s3://, gs://, or file:// (one node only; relative to the working directory, ~ is home)",
-    )
-    every_s: float | None = Field(default=300.0, gt=0, description="seconds between snapshots while anything changes; null: not by time")
-    every_updates: int | None = Field(default=None, gt=0, description="updates between snapshots; null: not by updates")
-
-    @field_validator("root")
-    @classmethod
-    def _absolute(cls, root: str) -> str:
-        return checked_root(root)
-
-    def is_due(self, elapsed_s: float, updates: int) -> bool:
-        """Whether a snapshot is due, `elapsed_s` and `updates` after the last one.
-
-        >>> config = SnapshotConfig(every_s=300, every_updates=50)
-        >>> config.is_due(10, 49), config.is_due(10, 50), config.is_due(300, 0)
-        (False, True, True)
-        """
-        by_time = self.every_s is not None and elapsed_s >= self.every_s
-        return by_time or (self.every_updates is not None and updates >= self.every_updates)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,21 +71,24 @@ class SnapshotStore(SnapshotReader):
     """The snapshots of one stream, to read and to write. Every method may raise StoreUnavailable, which is retriable."""
 
     def __init__(self, config: SnapshotConfig, stream: str) -> None:
-        super().__init__(config.root, stream)
+        super().__init__(config.root, stream, config.signing_keys)
+        self._merge_bytes = config.merge_bytes
         self._published: dict[str, ObjectEntry] = {}
+        self._restored: int | None = None
 
     def adopt(self, manifest: Manifest) -> None:
-        """Know the segments of a snapshot that was restored, so that the next one may name them."""
+        """Go on from a snapshot that was restored: the next one may name its segments, and it is kept until then."""
         self._published = {entry.path: entry for entry in manifest.segments}
+        self._restored = manifest.epoch
 
     def claim_generation(self) -> int:
         """Become the stream's writer: all earlier ones stop when they next look. Raises ConfigurationError on a store that cannot tell."""
-        self._objects.require_create_if_absent()
+        self.objects.require_create_if_absent()
         generation = max(self._numbers("generations"), default=0)
         while True:
             generation += 1
             try:
-                self._objects.create(f"generations/{generation:08d}.json", _claim(generation))
+                self.objects.create(f"generations/{generation:08d}.json", _claim(generation, self._restored))
                 return generation
             except FileExistsError:
                 continue
@@ -117,8 +99,10 @@ class SnapshotStore(SnapshotReader):
         if newest > generation:
             raise StaleWriter(f"generation {newest} has claimed {self.url}, this writer holds {generation}: it stops without a snapshot")
 
-    def write(self, content: SnapshotContent, generation: int) -> Manifest:
-        """Write a snapshot; it exists when this returns. A pool is streamed one layer at a time, new blocks one batch at a time.
+    def write(self, content: SnapshotContent, generation: int, *, merge: bool = True) -> Manifest:
+        """Write a snapshot; it exists when this returns. A pool is streamed one layer at a time, blocks one batch at a time.
+
+        `merge`: write some blocks anew, `snapshots.merge_bytes` of them at most; False where time is short.
 
         1. Prove that the state's counts add up, and that this writer is the newest.
         2. Choose the epoch: one past the last.
@@ -135,56 +119,97 @@ class SnapshotStore(SnapshotReader):
         attempt = f"{generation}-{uuid4().hex[:8]}"
         folder = f"data/{epoch:08d}-{attempt}"
         with ExitStack() as undo:
-            undo.callback(self._objects.discard, folder)
-            shape, sha256, objects = self._write_memory(folder, attempt, content, undo)  # 3
+            undo.callback(self.objects.discard, folder)
+            shape, sha256, objects = self._write_memory(folder, attempt, content, undo, self._merge_bytes if merge else 0)  # 3
             ledger = self._write_table(f"{folder}/ledger.arrow", content.state.ledger.to_table())
             self.require_writer(generation)  # 4
             manifest = _manifest(self.stream, epoch, generation, content, shape, sha256, (*objects, ledger))
             undo.pop_all()
-        return self._publish(manifest)  # 5
+        manifest = self.publish(manifest)  # 5
+        self._published = {entry.path: entry for entry in manifest.segments}
+        return manifest
 
     def _write_memory(
-        self, folder: str, attempt: str, content: SnapshotContent, undo: ExitStack
+        self, folder: str, attempt: str, content: SnapshotContent, undo: ExitStack, merge_bytes: int
     ) -> tuple[PoolShape | BlockShape, str, tuple[ObjectEntry, ...]]:
         image = content.memory
         if isinstance(image, PoolImage):
             path = f"{folder}/pool.arrow"
-            with self._objects.writer(path) as sink:
+            with self.objects.writer(path) as sink:
                 rows, sha256 = write_pool(sink, image, content.fingerprint)
             return image.shape, sha256, (_entry(path, rows, sink.digest),)
-        segments = tuple(self._published[path] for path in image.segments)
-        fresh = image.updates[image.homes < 0]
-        if len(fresh):
-            path = f"blocks/{fresh[0]:010d}-{fresh[-1]:010d}-{attempt}.arrow"
-            undo.callback(self._objects.discard, path)
-            with self._objects.writer(path) as sink:
-                rows = write_segment(sink, image.new, image.shape, content.fingerprint)
-            if rows != len(fresh):
-                raise ValueError(f"the image announces {len(fresh)} new blocks and holds {rows}")
-            entry = _entry(path, rows, sink.digest)
-            self._published[path] = entry
-            segments += (entry,)
-        index = self._write_table(f"{folder}/index.arrow", index_table(image, len(image.segments)))
+        homes, rows_, segments = self._write_blocks(image, attempt, content.fingerprint, undo, merge_bytes)
+        index = self._write_table(f"{folder}/index.arrow", index_table(image.updates, image.documents, homes, rows_, image.digests))
         return image.shape.model_copy(update={"blocks": len(image.updates)}), memory_sha256(image.digests), (*segments, index)
 
+    def _write_blocks(
+        self, image: BlocksImage, attempt: str, fingerprint: str, undo: ExitStack, merge_bytes: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[ObjectEntry, ...]]:
+        """Where each block lies now, and the segments that still hold something, the new one last."""
+        known = [self._published.get(path) for path in image.segments]
+        homes, rows = image.homes.copy(), image.rows.copy()
+        # What lies where the last manifest does not name it any more may go at any time: it is written like what is new.
+        homes[np.isin(homes, [number for number, entry in enumerate(known) if entry is None])] = -1
+        written_rows = [0 if entry is None else entry.rows for entry in known]
+        moving = blocks_to_move(homes, image.tokens.astype(np.int64) * image.shape.token_bytes, written_rows, merge_bytes)
+        segments: list[ObjectEntry | None] = list(known)
+        chosen = np.union1d(np.flatnonzero(homes < 0), moving)
+        if len(chosen):
+            entry, written = self._write_segment(image, chosen, homes, attempt, fingerprint, undo)
+            homes[written], rows[written] = len(segments), np.arange(len(written), dtype=np.int32)
+            segments.append(entry)
+        used, homes_ = np.unique(homes, return_inverse=True)
+        left = [segments[number] for number in used.tolist()]
+        return homes_.astype(np.int32).reshape(-1), rows, tuple(entry for entry in left if entry is not None)
+
+    def _write_segment(
+        self, image: BlocksImage, chosen: NDArray[np.int64], homes: NDArray[np.int32], attempt: str, fingerprint: str, undo: ExitStack
+    ) -> tuple[ObjectEntry, list[int]]:
+        written: list[int] = []
+
+        def blocks() -> Iterator[BlockImage]:
+            for index in chosen.tolist():
+                try:
+                    block = image.block(index)
+                except SnapshotCorrupt as error:
+                    if homes[index] < 0:
+                        raise
+                    log.warning("block %d stays where it is: %s", image.updates[index], error)
+                    continue
+                written.append(index)
+                yield block
+
+        path = f"blocks/{image.updates[chosen[0]]:010d}-{image.updates[chosen[-1]]:010d}-{attempt}.arrow"
+        undo.callback(self.objects.discard, path)
+        with self.objects.writer(path) as sink:
+            rows = write_segment(sink, blocks(), image.shape, fingerprint)
+        return _entry(path, rows, sink.digest), written
+
     def _write_table(self, path: str, table: pa.Table) -> ObjectEntry:
-        with self._objects.writer(path) as sink, pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        with self.objects.writer(path) as sink, pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
             writer.write_table(table)
         return _entry(path, table.num_rows, sink.digest)
 
-    def _publish(self, manifest: Manifest) -> Manifest:
+    def publish(self, manifest: Manifest) -> Manifest:
+        """MANIFEST-LAST: create it, under the next number where that one is taken. Raises StaleWriter where a newer writer took it."""
         while True:
             try:
-                self._objects.create(manifest_name(manifest.epoch), manifest.to_json())
+                self.objects.create(manifest_name(manifest.epoch), manifest.to_json(self._keys))
                 return manifest
             except FileExistsError:
                 self.require_writer(manifest.generation)
                 manifest = manifest.model_copy(update={"epoch": manifest.epoch + 1})
 
 
-def _claim(generation: int) -> bytes:
+def now() -> datetime:
+    """When a snapshot is made, by its writer's clock."""
+    return datetime.now(UTC)
+
+
+def _claim(generation: int, restored: int | None) -> bytes:
     claim = {
         "generation": generation,
+        "restored": restored,
         "claimed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "host": platform.node(),
         "pid": os.getpid(),
@@ -211,7 +236,7 @@ def _manifest(
         stream=stream,
         epoch=epoch,
         generation=generation,
-        created_at=datetime.now(UTC),
+        created_at=now(),
         model_fingerprint=content.fingerprint,
         memory=shape,
         memory_sha256=sha256,

@@ -42,8 +42,8 @@ def learned(config: StreamConfig, applied: int) -> Callable[[], bool]:
 def between_two_epochs(config: StreamConfig) -> bool:
     """Whether something was saved, and something more was learned since."""
     reader, now = SnapshotReader(config.snapshots.root, config.stream), status(config)
-    saved = [reader.load(epoch).update_number for epoch in reader.epochs()]
-    return bool(saved) and max(saved) < now.update_number
+    epochs = reader.epochs()
+    return bool(epochs) and reader.load(epochs[-1]).update_number < now.update_number
 
 
 def elsewhere(config: StreamConfig) -> StreamConfig:

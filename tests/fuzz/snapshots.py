@@ -20,9 +20,9 @@ from pipeline.positions import StreamState
 from pipeline.records import Partition
 from pipeline.snapshots.arrow import corrupt_if_unreadable, read_batches
 from pipeline.snapshots.checksums import HashingReader, HashingWriter
-from pipeline.snapshots.manifest import BlockShape, Manifest, PoolShape, _digest
-from pipeline.snapshots.objects import checked_root
+from pipeline.snapshots.manifest import BlockShape, Manifest, PoolShape, _canonical, _sha256
 from pipeline.snapshots.pool_image import LayerImage, PoolImage, read_layers, write_pool
+from pipeline.snapshots.roots import checked_root
 from pipeline.snapshots.segments import INDEX_SCHEMA, SEGMENT_SCHEMA, BlockImage, MappedSegment, block_sha256, read_index, write_segment
 from pipeline.snapshots.writer import SnapshotConfig, SnapshotContent, SnapshotStore
 from tests.fuzz.targets import flipped, flips, json_bytes, outside, texts, trees
@@ -96,8 +96,8 @@ def read_ledger(data: bytes) -> None:
 
 def index_of(data: bytes) -> None:
     with corrupt_if_unreadable("index.arrow"):
-        updates, homes, rows, digests = read_index(table_of(data, INDEX_SCHEMA))
-    assert len(updates) == len(homes) == len(rows) == len(digests)
+        updates, documents, homes, rows, digests = read_index(table_of(data, INDEX_SCHEMA))
+    assert len(updates) == len(documents) == len(homes) == len(rows) == len(digests)
 
 
 @outside(flips, st.booleans())
@@ -177,8 +177,8 @@ def ledgers_of_any_values(made: list[dict[str, Any]]) -> None:
 
 @outside(CODECS, flips)
 def indexes(codec: str | None, at: list[tuple[int, int]]) -> None:
-    """Four columns of one length, or SnapshotCorrupt."""
-    made = [{"update": each, "segment": 0, "row": each, "sha256": bytes(32)} for each in range(3)]
+    """Five columns of one length, or SnapshotCorrupt."""
+    made = [{"update": each, "document": 0, "segment": 0, "row": each, "sha256": bytes(32)} for each in range(3)]
     with contextlib.suppress(SnapshotError):
         index_of(flipped(arrow_file(pa.Table.from_pylist(made, schema=INDEX_SCHEMA), codec), at))
 
@@ -218,7 +218,7 @@ def forged_manifests(changes: list[tuple[int, Any]]) -> None:
     names = sorted(fields)
     for number, value in changes:
         fields[names[number % len(names)]] = value
-    data = json.dumps({**fields, Manifest.DIGEST_KEY: _digest(fields)}).encode()
+    data = json.dumps({**fields, Manifest.DIGEST_KEY: _sha256(_canonical(fields))}).encode()
     with contextlib.suppress(SnapshotError):
         found = Manifest.from_json(data, "here")
         found.require_model("model-1", POOL)

@@ -15,7 +15,7 @@ from actors.messages import Learnable, Saved
 from actors.saver import Saver
 from model.engine import Asking, Read, answer
 from model.loading import EngineOptions, load_engine
-from pipeline.errors import SnapshotMismatch, StaleWriter
+from pipeline.errors import SnapshotMismatch, StaleWriter, StoreUnavailable
 from pipeline.positions import StreamState
 from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, ScriptedPoller, document, documents, tombstone
@@ -148,18 +148,60 @@ def test_a_snapshot_of_blocks_writes_only_what_is_new_and_is_restored_with_corre
     if brain.engine.kind != "blocks":
         pytest.skip("a pool is written whole")
     brain.saver.claim()
-    for offset, name in enumerate("abc"):
+    for offset, name in enumerate("abcd"):
         brain.learn_item(document(offset, f"Person {name}.", name=name))
     brain.save()
-    brain.learn_item(document(3, "Someone else.", name="b"))
-    brain.learn_item(tombstone(4, "c"))
+    brain.learn_item(document(4, "Someone else.", name="b"))
+    brain.learn_item(tombstone(5, "c"))
     brain.save()
     first, second = brain.store.load(1), brain.store.load(2)
-    assert [entry.rows for entry in second.segments] == [3, 1] and second.segments[0] == first.segments[0]
+    assert [entry.rows for entry in second.segments] == [4, 1] and second.segments[0] == first.segments[0]
     back = Brain(config, checkpoint)
     assert back.learner.state == brain.learner.state
-    assert [(row.document_id, row.updates) for row in back.learner.state.ledger] == [("a", (0,)), ("b", (3,))]
+    assert [(row.document_id, row.updates) for row in back.learner.state.ledger] == [("a", (0,)), ("d", (3,)), ("b", (4,))]
     assert back.answer() == brain.answer()
+
+
+def test_blocks_that_a_snapshot_merged_are_read_from_where_they_lie_now(config: StreamConfig, checkpoint: Path) -> None:
+    """Thirty snapshots of one block each, in a memory of 16: few segments, the same memory, the same answers."""
+    brain, whole = Brain(config, checkpoint), Brain(config, checkpoint)
+    if brain.engine.kind != "blocks":
+        pytest.skip("a pool is written whole")
+    brain.saver.claim()
+    for number in range(30):
+        brain.learn(number, 1)
+        brain.save()
+    whole.learn(0, 30)
+    last = brain.store.load(30)
+    assert len(last.segments) <= 16 and sum(entry.rows for entry in last.segments) <= 2 * 16
+    assert brain.answer() == whole.answer() == Brain(config, checkpoint).answer()
+    whole.saver.claim()
+    assert whole.save().memory_sha256 == last.memory_sha256
+
+
+def test_what_retention_does_not_keep_goes_and_a_store_that_fails_meanwhile_is_no_failure(
+    config_with: Callable[..., StreamConfig], checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_with(snapshots={"retention": {"last": 2, "hourly": 0, "daily": 0, "garbage_after_s": 0}})
+    brain = Brain(config, checkpoint)
+    brain.saver.claim()
+    for number in range(4):
+        brain.learn(number, 1)
+        brain.save()
+    monkeypatch.setattr(brain.store.objects, "listing", refuses)
+    brain.saver.tidy()
+    assert "tried again" in caplog.text and brain.store.epochs() == [1, 2, 3, 4]
+    monkeypatch.undo()
+    for _ in range(2):
+        brain.saver.tidy()
+    assert brain.store.epochs() == [3, 4] and brain.store.verify(brain.store.load(3)) == []
+    Brain(config, checkpoint).saver.claim()
+    brain.saver.tidy()
+    assert "generation 2 has claimed" in caplog.text
+
+
+def refuses() -> None:
+    raise StoreUnavailable("the store is away")
 
 
 def test_learning_goes_on_while_the_store_is_slow(config: StreamConfig, checkpoint: Path) -> None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt
 from pipeline.snapshots.manifest import Dtype
-from pipeline.snapshots.objects import ObjectStore, open_store
+from pipeline.snapshots.objects import ObjectStore
 from pipeline.snapshots.pool_image import LayerImage, PoolImage, numpy_dtype, pool_sha256, read_layers, write_pool
+from pipeline.snapshots.stores import open_store
 
 NAME = "data/1/pool.arrow"
 DTYPES: list[Dtype] = ["bfloat16", "float16", "float32"]

@@ -17,7 +17,9 @@ import pytest
 from pipeline.errors import ConfigurationError, StoreUnavailable
 from pipeline.snapshots import objects
 from pipeline.snapshots.checksums import Digest
-from pipeline.snapshots.objects import LocalStore, ObjectStore, absolute_root, checked_root, open_store
+from pipeline.snapshots.objects import ObjectStore
+from pipeline.snapshots.roots import absolute_root, checked_root
+from pipeline.snapshots.stores import LocalStore, open_store
 
 
 @pytest.fixture(params=["file", "memory"])

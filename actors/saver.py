@@ -77,7 +77,7 @@ class Saver:
         self._warn_if_other_lineage(manifest)
         if self._config.model.seed != manifest.seed and manifest.memory.kind == "tokens":
             log.warning("model.seed %d is not used: this stream goes on with its own, %d", self._config.model.seed, manifest.seed)
-        self._images.restore(manifest, self._store)
+        self._images.restoring(manifest, self._store)()
         self._store.adopt(manifest)
         state = self._store.read_state(manifest)
         self.last = _saved(manifest, state)

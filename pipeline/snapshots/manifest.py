@@ -17,7 +17,7 @@ from pipeline.decode import strict_json
 from pipeline.errors import SnapshotCorrupt, SnapshotError, SnapshotMismatch
 from pipeline.records import Outcome
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32"]
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -100,7 +100,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     stream: str
     epoch: int = Field(gt=0, description="number of the snapshot; grows by one")
     generation: int = Field(gt=0, description="number of the writer, see generations/")
@@ -112,6 +112,7 @@ class Manifest(BaseModel):
     )
     seed: int = Field(description="what updates drop is drawn from (seed, update number, layer)")
     update_number: Count = Field(description="updates that the stream has made so far; the number of the next one")
+    commits: Count = Field(description="commits that made up the state so far, see pipeline/commits.py; the number of the next one")
     origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
     positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
     topic_ids: dict[str, str] = Field(default={}, description="Kafka's ids of the topics that the positions belong to")

@@ -217,6 +217,7 @@ def _manifest(
         memory_sha256=sha256,
         seed=content.seed,
         update_number=state.update_number,
+        commits=state.commits,
         origin=format_positions(state.origin),
         positions=format_positions(state.positions),
         topic_ids=dict(state.topic_ids),

@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError, SnapshotMismatch, StaleWriter, StoreUnavailable
+from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
 from pipeline.records import Document, Outcome, Partition, Record
 from pipeline.snapshots.manifest import Manifest
@@ -42,7 +43,7 @@ def pool(layers: Iterator[LayerImage]) -> PoolImage:
 def state() -> StreamState:
     record = Record(partition=NEWS, offset=40, timestamp_ms=5, value=b"{}")
     document = Document(record=record, document_id="a", text="A new president.", event_time_ms=5, content_sha256="f00", title="Vote")
-    return StreamState.beginning({NEWS: 40}).applied(document, [0], tokens=5, tokens_left_out=2).gap(NEWS, 41, 43)
+    return StreamState.beginning({NEWS: 40}).applied(LedgerRow.of(document, [0], tokens=5, tokens_left_out=2)).gap(NEWS, 41, 43)
 
 
 def content(seed: int = 0, layers_: Iterator[LayerImage] | None = None) -> SnapshotContent:
@@ -296,11 +297,11 @@ def test_a_manifest_in_the_wrong_place_is_refused(local: SnapshotStore) -> None:
 
 def test_a_newer_format_is_no_reason_to_fall_back(local: SnapshotStore) -> None:
     local.write(content(), local.claim_generation())
-    future = {"schema_version": 3}
+    future = {"schema_version": 4}
     canonical = json.dumps(future, sort_keys=True, separators=(",", ":")).encode()
     path = folder(local) / "epochs/00000002.json"
     path.write_text(json.dumps({**future, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
-    with pytest.raises(SnapshotError, match="manifest of version 3, this memstream reads 2"):
+    with pytest.raises(SnapshotError, match="manifest of version 4, this memstream reads 3"):
         local.latest()
 
 

@@ -95,6 +95,8 @@ class Learner:
         """
         if commit.number != self._state.commits:
             raise ValueError(f"commit {commit.number} does not go on from {self._state.commits}")
+        if commit.generation < self._generation:
+            raise ValueError(f"commit {commit.number} is of writer {commit.generation}, which {self._generation} has replaced")
         yield from self._engine.room(commit.updates)
         state = after(self._state, commit.change)
         if commit.updates or commit.taken_out:

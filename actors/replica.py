@@ -1,10 +1,15 @@
-"""A replica: one model, one memory, one poller; it learns its stream, answers questions meanwhile, and is saved.
+"""A replica: one model and one memory; it knows its stream, answers questions meanwhile, and has one of four roles, which may change.
 
     thread     consumes                      produces                            waits for
-    device     questions, documents, calls   memory, state, pieces of answers    its inbox
-    ingest     poller.poll()                 work for the device                 the device; the broker; at the start, the store
+    device     questions, commits, calls     memory, state, pieces of answers    its inbox
+    ingest     what its role brings          work for the device                 the device; the broker or the leader; the store
     save       a staged memory and state     snapshots                           dead letters acknowledged, the store
     status     the last state                ReplicaStatus                       nothing
+
+    leader     the stream    -> commits -> its own memory, and a window for followers; saves
+    follower   the leader    -> commits -> its own memory; is called to lead when the leader is lost
+    reader     the stream    -> commits -> its own memory (mode: consume)
+    server     the snapshots -> memory (mode: serve)
 
 The class is plain; `actors.remote_replica` puts it into a process. Nothing is loaded by `__init__`: what a replica needs may be away for a
 while, so it is fetched by the ingest thread, which tries again, and `status` says what it waits for.
@@ -17,9 +22,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,79 +32,86 @@ from actors.answering import Answering, Emit, freshness, seen_watermark_ms, vers
 from actors.config import StreamConfig
 from actors.device_loop import DeviceLoop, Request
 from actors.engines import device_of, engine_options
-from actors.errors import NotReady
-from actors.handles import RemotePoller
+from actors.errors import LeaderLost, NotReady
+from actors.feed import Chain, CommitWindow, Feed, Freshness, LeaderClient, fed
+from actors.following import Following
+from actors.handles import RemoteLeader, RemotePoller
 from actors.history import History
+from actors.leading import CALL_TIMEOUT_S, RETRY_S, Leading, OpenPoller
 from actors.learner import Learner
-from actors.messages import (
-    Answer,
-    DocumentsPage,
-    DocumentsQuery,
-    Fate,
-    Phase,
-    Polled,
-    Question,
-    ReplicaStatus,
-)
-from actors.poller import PollerClient
-from actors.saver import Saver
+from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Leader, Phase, Question, ReplicaStatus, Role
+from actors.saver import Loaded, Saver
+from actors.serving import Serving
 from model.catalog import checkpoint_folder
 from model.engine import Engine
 from model.loading import load_engine
-from pipeline.errors import MemstreamError
-from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
+from pipeline.commits import Place
+from pipeline.errors import MemstreamError, StaleWriter
+from pipeline.positions import StreamState, format_positions
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
 
-OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool, Mapping[str, str]], PollerClient]
-POLL_TIMEOUT_S = 0.5
-RETRY_S = 2.0
-SAVE_RETRY_S = 10.0
-DRAIN_RETRIES = 5
-CALL_TIMEOUT_S = 300.0
-"""A turn of the device takes seconds at most, so whoever waits so long for one waits for something that hangs."""
+OpenLeader = Callable[[StreamConfig, Leader], LeaderClient]
+DRAIN_FOLLOWER_S = 60.0
+"""So long a follower that drains waits for the last of its leader's commits."""
+
+QUIET_S = 0.05
 
 
 class Replica:
-    """One replica of a stream. Number 0 owns the lineage: it alone writes snapshots, dead letters and commits."""
+    """One replica of a stream.
 
-    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller) -> None:
+    Args:
+        number: of the replica. In mode `consume` number 0 owns the lineage: it alone writes snapshots, dead letters and commits.
+        threads: of torch.
+        deployment: whose replicas take over from each other.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        number: int,
+        threads: int,
+        open_poller: OpenPoller = RemotePoller,
+        open_leader: OpenLeader = RemoteLeader,
+        deployment: str = "",
+    ) -> None:
         torch.set_num_threads(threads)
-        self._config, self._number = config, number
+        self._config, self._number, self._deployment = config, number, deployment
+        self._open_poller, self._open_leader = open_poller, open_leader
         self._phase: Phase = Phase.STARTING
         self._problem: str | None = "loads the model"
-        self._snapshot_problem: str | None = None
         self._failure: str | None = None
         self._stop = threading.Event()
-        self._saving: threading.Thread | None = None
-        self._complete_up_to_s: float | None = None
-        self._caught_up = False
-        self._highwaters: Mapping[str, int] = {}
-        self._poller: PollerClient | None = None
-        self._pending: Future[None] | None = None
-        self._tried_at_s = time.monotonic()
-        self._open_poller = open_poller
+        self._freshness = Freshness()
+        self._window = CommitWindow(config.replicas.window_bytes if self._has_followers else 0)
         self._device = ""
         self._parts: _Parts | None = None
+        self._restoring: str | None = None
+        self._role: Leading | Following | Serving | None = None
+        self._chain = Chain(generation=0)
+        self._called: tuple[int | None] | None = None
+        self._leader: Leader | None = None
+        self._final_sha256: str | None = None
         self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._ingest.start()
 
     @property
-    def _owns_lineage(self) -> bool:
-        return self._number == 0
+    def _has_followers(self) -> bool:
+        return self._config.replicas.mode == "follow" and self._config.replicas.count > 1
 
     @property
     def _ready(self) -> _Parts:
-        if self._parts is None:
-            raise NotReady(f"replica {self._number} is not ready: {self._failure or self._problem}")
+        reason = self._failure or self._problem if self._parts is None else self._unfit()
+        if self._parts is None or reason is not None:
+            raise NotReady(f"replica {self._number} is not ready: {reason}")
         return self._parts
 
-    @property
-    def _client(self) -> PollerClient:
-        if self._poller is None:
-            raise MemstreamError("the stream has not been reached yet")
-        return self._poller
+    def _unfit(self) -> str | None:
+        """Why it may not answer although it has a memory."""
+        apart = isinstance(self._role, Following) and self._role.apart
+        return self._restoring or ("it restores, since its writer was replaced" if apart else None)
 
     # ------------------------------------------------------------------ starting
 
@@ -109,7 +120,7 @@ class Replica:
         try:
             self._start()
             while not self._stop.is_set():
-                self._ingest_once()
+                self._step()
         except Exception as error:
             self._fail(error)
 
@@ -120,15 +131,14 @@ class Replica:
         store = SnapshotStore(config.snapshots, config.stream)
         saver = Saver(config, store, engine, torch.device(device))
         state = self._patiently(saver.restore, "restores the latest snapshot") or StreamState.beginning({})
-        if config.replicas.mode != "serve" and self._owns_lineage:
-            self._patiently(saver.claim, "claims the stream")
         if self._stop.is_set():
             return
-        learner = Learner(config, engine, state, lambda letter: self._client.reject(letter))
+        generation = saver.last.generation if saver.last else 0
+        learner = Learner(config, engine, state, lambda letter: self._leading.client.reject(letter), generation, self._window.add)
         answers = config.answers
         loop = DeviceLoop(
             engine,
-            lambda: (learner.state, self._complete_up_to_s),
+            lambda: (learner.state, self._freshness.complete_up_to_s),
             share=answers.share,
             most_running=answers.most_running,
             most_waiting=answers.most_waiting,
@@ -136,12 +146,35 @@ class Replica:
         )
         loop.start()
         history = History(store, engine)
-        answering = Answering(config, self._number, engine, learner, loop, history, lambda: self._complete_up_to_s)
+        answering = Answering(config, self._number, engine, learner, loop, history, lambda: self._freshness.complete_up_to_s)
+        self._chain = Chain(generation=generation)
         self._parts = _Parts(engine, learner, saver, loop, answering)
         self._problem = None
-        if config.replicas.mode == "serve":
-            self._phase = Phase.SERVING
-            self._stop.wait()
+        self._begin()
+
+    def _begin(self) -> None:
+        """The role that the configuration gives it."""
+        mode = self._config.replicas.mode
+        if mode == "serve":
+            self._role, self._phase = Serving(self._own.learner, self._own.saver, self._replace_memory, self._stop), Phase.SERVING
+        elif self._has_followers:
+            self._follow()
+        elif mode == "follow" or self._number == 0:
+            self._lead(None)
+        else:
+            self._read(owns_lineage=False)
+
+    @property
+    def _own(self) -> _Parts:
+        if self._parts is None:
+            raise NotReady(f"replica {self._number} is not ready: {self._problem}")
+        return self._parts
+
+    @property
+    def _leading(self) -> Leading:
+        if not isinstance(self._role, Leading):
+            raise LeaderLost("this replica does not lead")
+        return self._role
 
     def _patiently(self, call: Callable[[], Any], doing: str) -> Any:
         """What the store gives, as soon as it is there."""
@@ -152,10 +185,15 @@ class Replica:
             except MemstreamError as error:
                 if not error.retriable:
                     raise
-                self._phase, self._problem = Phase.WAITING, f"{doing}: {error}"
-                log.warning("replica %d of %s waits: %s", self._number, self._config.stream, error)
-                self._stop.wait(RETRY_S)
+                self._waits(f"{doing}: {error}")
         return None
+
+    def _waits(self, problem: str) -> None:
+        if self._parts is None or self._phase is not Phase.SERVING:
+            self._phase = Phase.WAITING
+        self._problem = problem
+        log.warning("replica %d of %s waits: %s", self._number, self._config.stream, problem)
+        self._stop.wait(RETRY_S)
 
     def _fail(self, error: Exception) -> None:
         """It cannot go on learning; what it knows it still answers from."""
@@ -163,113 +201,165 @@ class Replica:
         self._failure = f"{type(error).__name__}: {error}"
         self._stop.set()
 
-    # ------------------------------------------------------------------ learning
+    # ------------------------------------------------------------------ roles
 
-    def _ingest_once(self) -> None:
+    def lead(self, after: int | None) -> None:
+        """Claim the stream and lead it, from the place that this replica is at. Returns at once; `status` says when it does.
+
+        `after`: the newest generation that is known to be of this deployment; another deployment's newer one is respected.
+        """
+        self._called = (after,)
+
+    def hear(self, leader: Leader | None) -> None:
+        """Who leads, as far as is known: a follower asks it for commits, and a leader that was replaced stops."""
+        if leader is not None and (self._leader is None or leader.generation >= self._leader.generation):
+            self._leader = leader
+
+    def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
+        """As `LeaderClient.feed`."""
+        role, parts = self._role, self._parts
+        if not isinstance(role, Leading) or parts is None:
+            return Feed()
+        last, state = parts.saver.last, parts.learner.state
+        feed = Feed(
+            chain=self._chain,
+            head=state.commits,
+            updates=state.update_number,
+            freshness=replace(self._freshness),
+            acknowledged=role.acknowledged,
+            epoch=last.epoch if last else None,
+            ended=self._phase is Phase.DRAINED or self._failure is not None,
+        )
+        return fed(feed, self._window, after, max_bytes, timeout_s)
+
+    def want_snapshot(self) -> None:
+        """As `LeaderClient.want_snapshot`."""
+        if isinstance(self._role, Leading):
+            self._role.want_snapshot()
+
+    def _step(self) -> None:
         try:
-            polled = self._poll()
+            if self._called is not None and isinstance(self._role, Following):
+                (after,), self._called = self._called, None
+                self._lead(after)
+            elif isinstance(self._role, Leading) and self._was_replaced():
+                self._give_way("another replica leads now")
+            if self._role is not None:
+                self._role.step()
+        except StaleWriter as error:
+            self._orphaned(error)
         except MemstreamError as error:
-            self._settle_pending()
             if not error.retriable:
                 raise
-            self._phase, self._problem = Phase.WAITING, str(error)
-            self._stop.wait(RETRY_S)
+            self._waits(str(error))
+        else:
+            self._phase, self._problem = (Phase.SERVING if isinstance(self._role, Serving) else Phase.RUNNING), None
+
+    def _was_replaced(self) -> bool:
+        return self._leader is not None and self._leader.replica != self._number and self._leader.generation > self._chain.generation
+
+    def _orphaned(self, error: StaleWriter) -> None:
+        """A newer writer has claimed the stream: one of this deployment is followed, another's ends this one."""
+        ours = self._deployment and self._patiently(self._own.saver.claimed_by, "asks who has claimed the stream") == self._deployment
+        if not (ours and self._has_followers):
+            raise error
+        self._give_way(str(error))
+
+    def _give_way(self, why: str) -> None:
+        log.warning("replica %d of %s follows: %s", self._number, self._config.stream, why)
+        if isinstance(self._role, Leading):
+            self._role.abandon()
+        self._follow()
+
+    def _follow(self) -> None:
+        parts = self._own
+        self._role = Following(
+            parts.learner, parts.loop, parts.saver, self._window, self._freshness, self._who_leads, self._replace_memory, self._chain
+        )
+
+    def _who_leads(self) -> LeaderClient:
+        if self._leader is None or self._leader.replica == self._number:
+            raise LeaderLost("no replica leads yet")
+        return self._open_leader(self._config, self._leader)
+
+    def _lead(self, after: int | None) -> None:
+        """ONE-WRITER: claim the stream; then go on from the place of this memory, or of the latest snapshot if that is further."""
+        parts, letters = self._own, list[Any]()
+        if isinstance(self._role, Following):
+            self._role.leave()
+            self._chain, letters = self._role.chain, [letter for _, letter in self._role.letters]
+        generation = self._patiently(lambda: parts.saver.claim(self._deployment, after), "claims the stream")
+        manifest = self._patiently(parts.saver.latest, "looks for the latest snapshot")
+        if self._stop.is_set():
             return
-        self._phase, self._problem = Phase.RUNNING, None
-        self._sees(polled)
-        work = self._ready.loop.learn(self._learn(polled))
-        # The device has the next batch at hand when it is through with this one; no more than one waits.
-        self._settle_pending()
-        self._pending = work
-        if not polled.items:
-            self._settle_pending()
+        if manifest is not None and Place(manifest.generation, manifest.commits) > parts.learner.place:
+            self._replace_memory(self._patiently(lambda: parts.saver.load(manifest), "restores the latest snapshot"))
+            letters = []
+        elif manifest is not None and self._has_followers:
+            self._patiently(lambda: parts.saver.adopt(manifest.epoch, self._between_turns), "looks where blocks lie")
+        self._chain = self._chain.handed_over(parts.learner.place, generation)
+        parts.learner.leads_as(generation)
+        self._leader = Leader(self._number, generation)
+        self._read(owns_lineage=True, letters=letters)
 
-    def _settle_pending(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def _learn(self, polled: Polled) -> Generator[None, None, None]:
-        """On the device's thread: what was polled, item by item."""
-        learner = self._ready.learner
-        for item in polled.items:
-            if self._stop.is_set():
-                return  # what was not learned comes again from the position
-            yield from learner.learn(item)
-            self._save_if_due()
-        learner.note_topics(polled.topic_ids)
-        self._heard(polled)
-        self._save_if_due()
-
-    def _poll(self) -> Polled:
-        if self._poller is None:
-            state = self._ready.learner.state
-            self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
-        return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
-
-    def _sees(self, polled: Polled) -> None:
-        """How far the log goes, as soon as that is known: what was polled is not learned yet."""
-        self._highwaters = format_positions(polled.highwaters)
-        self._caught_up = caught_up(self._ready.learner.state.positions, polled.highwaters)
-
-    def _heard(self, polled: Polled) -> None:
-        """All that was polled is learned."""
-        positions = self._ready.learner.state.positions
-        self._caught_up = caught_up(positions, parse_positions(self._highwaters))
-        # Everything that was in the log when this was polled is known now, whatever came since.
-        if caught_up(positions, polled.highwaters) and polled.heard.issuperset(positions):
-            self._complete_up_to_s = polled.at_s
-
-    # ------------------------------------------------------------------ saving
-
-    def _save_if_due(self) -> None:
-        if not self._owns_lineage or (self._saving is not None and self._saving.is_alive()):
-            return
-        if self._snapshot_problem and time.monotonic() - self._tried_at_s < SAVE_RETRY_S:
-            return
-        last, state = self._ready.saver.last, self._ready.learner.state
-        updates = state.update_number - (last.update_number if last else 0)
-        # The first position of a stream that starts at the end is saved at once: a crash before that would lose what came in between.
-        first = last is None and bool(state.positions) and self._config.kafka.start == "latest"
-        if self._unsaved() and (first or self._config.snapshots.is_due(time.monotonic() - self._tried_at_s, updates)):
-            self._saving = threading.Thread(target=self._save, name="save", daemon=True)
-            self._saving.start()
-
-    def _unsaved(self) -> bool:
-        last = self._ready.saver.last
-        return last is None or format_positions(self._ready.learner.state.positions) != last.position
-
-    def _save(self) -> None:
-        """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
-        self._tried_at_s = time.monotonic()
-        try:
-            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
-            self._snapshot_problem = None
-        except Exception as error:
-            log.error("no snapshot: %s", error)
-            self._snapshot_problem = f"{type(error).__name__}: {error}"
-            if not (isinstance(error, MemstreamError) and error.retriable):
-                self._fail(error)
+    def _read(self, owns_lineage: bool, letters: list[Any] | None = None) -> None:
+        parts = self._own
+        self._role = Leading(
+            self._config,
+            parts.learner,
+            parts.loop,
+            parts.saver,
+            self._window,
+            self._freshness,
+            self._open_poller,
+            self._stop,
+            owns_lineage=owns_lineage,
+            letters=letters or (),
+        )
 
     def _between_turns(self, call: Callable[[], Any]) -> Any:
-        return self._ready.loop.call(call).result(CALL_TIMEOUT_S)
+        return self._own.loop.call(call).result(CALL_TIMEOUT_S)
+
+    def _replace_memory(self, loaded: Loaded) -> None:
+        """Put a snapshot into the memory's place. Answers that run end first; others ask another replica meanwhile."""
+        parts = self._own
+
+        def install() -> bool:
+            if parts.loop.running:
+                return False
+            loaded.install()
+            parts.learner.begin_at(loaded.state, loaded.saved.generation)
+            self._window.clear()
+            return True
+
+        self._restoring = f"restores snapshot {loaded.saved.epoch}"
+        try:
+            deadline_s = time.monotonic() + self._config.answers.timeout_s + CALL_TIMEOUT_S
+            while not self._between_turns(install):
+                if time.monotonic() > deadline_s:
+                    raise MemstreamError("answers did not end in time to restore a snapshot")
+                time.sleep(QUIET_S)
+        finally:
+            self._restoring = None
+
+    # ------------------------------------------------------------------ ending
 
     def drain(self) -> ReplicaStatus:
-        """Finish the document, save, commit, let go of the stream. Answers go on."""
+        """Finish the document, save, commit, let go of the stream. A follower takes the last of its leader's commits. Answers go on."""
         self._stop.set()
         self._ingest.join()
-        if self._failure is None and self._parts is not None and self._phase not in (Phase.SERVING, Phase.DRAINED):
-            self._settle_pending()
-            if self._saving is not None:
-                self._saving.join()
+        role = self._role
+        if self._failure is None and self._phase not in (Phase.SERVING, Phase.DRAINED) and role is not None:
             self._phase = Phase.DRAINING
-            if self._owns_lineage and self._poller is not None:
-                self._save_last()
+            if isinstance(role, Leading):
+                role.drain()
+            elif isinstance(role, Following):
+                role.wait_for_end(time.monotonic() + DRAIN_FOLLOWER_S)
+            self._final_sha256 = self._between_turns(self._own.saver.sha256)
+        if isinstance(role, Leading):
+            role.close()
         if self._failure is None and self._phase is not Phase.SERVING:
             self._phase = Phase.DRAINED
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
         return self.status()
 
     def close(self) -> None:
@@ -277,22 +367,6 @@ class Replica:
         self._stop.set()
         if self._parts is not None:
             self._parts.loop.close()
-
-    def _save_last(self) -> None:
-        if self._unsaved():
-            self._persist()
-
-    def _persist(self, tries: int = DRAIN_RETRIES) -> None:
-        """The last snapshot before the end: a store or a broker that is away for a moment is waited for."""
-        try:
-            self._client.renew()
-            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
-        except MemstreamError as error:
-            if not error.retriable or tries == 1:
-                raise
-            log.warning("no snapshot yet: %s", error)
-            time.sleep(RETRY_S)
-            self._persist(tries - 1)
 
     # ------------------------------------------------------------------ answering
 
@@ -331,19 +405,27 @@ class Replica:
         }
         if self._parts is None:
             return ReplicaStatus(**common, loading=True)
-        parts, state, last = self._parts, self._parts.learner.state, self._parts.saver.last
-        complete_s = self._complete_up_to_s
-        still = self._phase in (Phase.DRAINED, Phase.SERVING) and last is not None and last.update_number == state.update_number
+        parts, state, last, role = self._parts, self._parts.learner.state, self._parts.saver.last, self._role
+        following = role if isinstance(role, Following) else None
+        saved = last if last is not None and last.commits == state.commits and self._phase is Phase.SERVING else None
         return ReplicaStatus(
             **common,
             update_number=state.update_number,
             version=version_of(state),
             position=format_positions(state.positions),
-            highwater=self._highwaters,
+            highwater=self._freshness.highwaters,
             counts={outcome.value: count for outcome, count in state.counts.items()},
             watermark_ms=seen_watermark_ms(state),
-            caught_up=self._caught_up,
-            **freshness(complete_s),
+            caught_up=self._freshness.caught_up,
+            **freshness(self._freshness.complete_up_to_s),
+            loading=self._unfit() is not None,
+            role=self._role_name(),
+            generation=self._chain.generation if following is None else following.chain.generation,
+            commits=state.commits,
+            behind_commits=following.behind_commits if following else 0,
+            behind_updates=following.behind_updates if following else 0,
+            behind_s=following.behind_s if following else 0.0,
+            forward_passes=parts.learner.passes,
             remembered_documents=len(state.ledger),
             remembered_updates=parts.engine.remembered,
             memory_tokens=parts.engine.num_tokens,
@@ -357,9 +439,14 @@ class Replica:
             seconds={turn.value: seconds for turn, seconds in parts.loop.seconds.items()},
             epoch=last.epoch if last else None,
             epoch_age_s=time.time() - last.created_at_s if last else None,
-            snapshot_problem=self._snapshot_problem,
-            memory_sha256=last.memory_sha256 if last and still else None,
+            snapshot_problem=role.snapshot_problem if isinstance(role, Leading) else None,
+            memory_sha256=saved.memory_sha256 if saved else self._final_sha256,
         )
+
+    def _role_name(self) -> Role | None:
+        if isinstance(self._role, Leading):
+            return Role.READER if self._config.replicas.mode == "consume" else Role.LEADER
+        return None if self._role is None else Role.FOLLOWER if isinstance(self._role, Following) else Role.SERVER
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,6 +33,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.decode import strict_json
 from pipeline.errors import StaleWriter
 from pipeline.positions import StreamState, format_positions
 from pipeline.snapshots.checksums import Digest
@@ -99,17 +100,38 @@ class SnapshotStore(SnapshotReader):
         """Know the segments of a snapshot that was restored, so that the next one may name them."""
         self._published = {entry.path: entry for entry in manifest.segments}
 
-    def claim_generation(self) -> int:
-        """Become the stream's writer: all earlier ones stop when they next look. Raises ConfigurationError on a store that cannot tell."""
+    def claim_generation(self, deployment: str = "", after: int | None = None) -> int:
+        """Become the stream's writer: all earlier ones stop when they next look.
+
+        Args:
+            deployment: whose replicas may take over from each other.
+            after: the newest generation that the deployment knows to be its own; another one's newer claim is respected. None: no claim is.
+
+        Raises:
+            ConfigurationError: the store cannot tell two writers apart.
+            StaleWriter: another deployment has claimed the stream since `after`.
+        """
         self._objects.require_create_if_absent()
-        generation = max(self._numbers("generations"), default=0)
         while True:
-            generation += 1
+            newest = max(self._numbers("generations"), default=0)
+            if after is not None and newest > after and self.claimed_by(newest) != deployment:
+                raise StaleWriter(
+                    f"generation {newest} of another deployment has claimed {self.url}: this one, of {after}, does not take over"
+                )
             try:
-                self._objects.create(f"generations/{generation:08d}.json", _claim(generation))
-                return generation
+                self._objects.create(f"generations/{newest + 1:08d}.json", _claim(newest + 1, deployment))
+                return newest + 1
             except FileExistsError:
                 continue
+
+    def claimed_by(self, generation: int | None = None) -> str | None:
+        """The deployment that has made a claim, the newest one if none is named; None where that cannot be known."""
+        numbers = [generation] if generation is not None else self._numbers("generations")
+        try:
+            claim = strict_json(self._objects.read(f"generations/{max(numbers, default=0):08d}.json").decode())
+            return str(claim["deployment"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def require_writer(self, generation: int) -> None:
         """ONE-WRITER: raises StaleWriter if a newer generation than `generation` has claimed the stream."""
@@ -182,9 +204,10 @@ class SnapshotStore(SnapshotReader):
                 manifest = manifest.model_copy(update={"epoch": manifest.epoch + 1})
 
 
-def _claim(generation: int) -> bytes:
+def _claim(generation: int, deployment: str) -> bytes:
     claim = {
         "generation": generation,
+        "deployment": deployment,
         "claimed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "host": platform.node(),
         "pid": os.getpid(),

@@ -29,7 +29,10 @@ from pipeline.records import DeadLetter
 
 NAMESPACE = "memstream"
 CONTROL_TIMEOUT_S = 10.0
-FETCH_TIMEOUT_S = 120.0
+FEED_TIMEOUT_S = 2.0
+"""A leader says at once what it has; the commits themselves are fetched then."""
+
+FETCH_TIMEOUT_S = 20.0
 """So long one commit may take from node to node."""
 
 MOST_POLLER_DEATHS = 5
@@ -214,7 +217,7 @@ class RemoteLeader:
 
     def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
         """As `Replica.feed`. Arrays of what comes from shared memory are views of it."""
-        feed: Feed = self._called("feed", after, max_bytes, timeout_s, patience_s=timeout_s + CONTROL_TIMEOUT_S)
+        feed: Feed = self._called("feed", after, max_bytes, timeout_s, patience_s=timeout_s + FEED_TIMEOUT_S)
         return replace(feed, commits=tuple(map(self._taken, feed.commits)))
 
     def want_snapshot(self) -> None:

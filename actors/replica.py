@@ -83,7 +83,7 @@ class Replica:
         self._phase: Phase = Phase.STARTING
         self._problem: str | None = "loads the model"
         self._failure: str | None = None
-        self._stop = threading.Event()
+        self._stop, self._news = threading.Event(), threading.Event()
         self._freshness = Freshness()
         self._window = CommitWindow(config.replicas.window_bytes if self._has_followers else 0)
         self._device = ""
@@ -193,7 +193,8 @@ class Replica:
             self._phase = Phase.WAITING
         self._problem = problem
         log.warning("replica %d of %s waits: %s", self._number, self._config.stream, problem)
-        self._stop.wait(RETRY_S)
+        self._news.wait(RETRY_S)
+        self._news.clear()
 
     def _fail(self, error: Exception) -> None:
         """It cannot go on learning; what it knows it still answers from."""
@@ -209,11 +210,13 @@ class Replica:
         `after`: the newest generation that is known to be of this deployment; another deployment's newer one is respected.
         """
         self._called = (after,)
+        self._news.set()
 
     def hear(self, leader: Leader | None) -> None:
         """Who leads, as far as is known: a follower asks it for commits, and a leader that was replaced stops."""
-        if leader is not None and (self._leader is None or leader.generation >= self._leader.generation):
+        if leader is not None and (self._leader is None or leader.generation > self._leader.generation):
             self._leader = leader
+            self._news.set()
 
     def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
         """As `LeaderClient.feed`."""
@@ -239,9 +242,9 @@ class Replica:
 
     def _step(self) -> None:
         try:
-            if self._called is not None and isinstance(self._role, Following):
-                (after,), self._called = self._called, None
-                self._lead(after)
+            called, self._called = self._called, None
+            if called is not None and isinstance(self._role, Following):
+                self._lead(*called)
             elif isinstance(self._role, Leading) and self._was_replaced():
                 self._give_way("another replica leads now")
             if self._role is not None:
@@ -347,6 +350,7 @@ class Replica:
     def drain(self) -> ReplicaStatus:
         """Finish the document, save, commit, let go of the stream. A follower takes the last of its leader's commits. Answers go on."""
         self._stop.set()
+        self._news.set()
         self._ingest.join()
         role = self._role
         if self._failure is None and self._phase not in (Phase.SERVING, Phase.DRAINED) and role is not None:
@@ -365,6 +369,7 @@ class Replica:
     def close(self) -> None:
         """End the device's thread; whoever still waits for an answer is told so."""
         self._stop.set()
+        self._news.set()
         if self._parts is not None:
             self._parts.loop.close()
 

@@ -22,6 +22,7 @@ from actors.errors import FallenBehind, LeaderLost
 from actors.feed import Chain, CommitWindow, Feed, Freshness, LeaderClient
 from actors.leading import CALL_TIMEOUT_S
 from actors.learner import Learner
+from actors.messages import Role
 from actors.saver import Loaded, Saver
 from pipeline.commits import Place
 from pipeline.errors import MemstreamError
@@ -45,8 +46,11 @@ class Following:
     Args:
         leader: who leads as far as is known; raises LeaderLost where nobody does.
         freshness: is kept up here, as the leader has it.
-        restored: puts a snapshot into the memory's place.
+        replace_memory: puts a snapshot into the memory's place.
+        chain: of the writer that was followed before; an older one is not heard any more.
     """
+
+    role = Role.FOLLOWER
 
     def __init__(
         self,
@@ -80,14 +84,14 @@ class Following:
     def behind_commits(self) -> int:
         return max(0, self.head - self._learner.state.commits)
 
-    @property
-    def behind_updates(self) -> int:
-        return max(0, self.updates - self._learner.state.update_number)
-
-    @property
-    def behind_s(self) -> float:
-        """Since it last knew what its leader knew."""
-        return max(0.0, time.monotonic() - self._level_at_s)
+    def standing(self) -> dict[str, Any]:
+        """What the status says of this role."""
+        return {
+            "generation": self.chain.generation,
+            "behind_commits": self.behind_commits,
+            "behind_updates": max(0, self.updates - self._learner.state.update_number),
+            "behind_s": max(0.0, time.monotonic() - self._level_at_s),  # since it last knew what its leader knew
+        }
 
     # ------------------------------------------------------------------ following
 

@@ -214,6 +214,7 @@ class RemoteLeader:
 
     def __init__(self, config: StreamConfig, leader: Leader) -> None:
         self._name = replica_name(config.stream, leader.replica)
+        self._actor: Any = None
 
     def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
         """As `Replica.feed`. Arrays of what comes from shared memory are views of it."""
@@ -225,9 +226,10 @@ class RemoteLeader:
 
     def _called(self, method: str, *arguments: Any, patience_s: float) -> Any:
         try:
-            actor = ray.get_actor(self._name, namespace=NAMESPACE)
-            return result_of(getattr(actor, method).options(concurrency_group="feed").remote(*arguments), patience_s)
+            self._actor = self._actor or ray.get_actor(self._name, namespace=NAMESPACE)
+            return result_of(getattr(self._actor, method).options(concurrency_group="feed").remote(*arguments), patience_s)
         except (RayError, ValueError) as error:
+            self._actor = None
             raise LeaderLost(f"the leader does not answer: {reason_of(error)}") from error
 
     def _taken(self, offered: Commit | Any) -> Commit:

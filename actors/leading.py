@@ -16,7 +16,7 @@ from actors.config import StreamConfig
 from actors.device_loop import DeviceLoop
 from actors.feed import CommitWindow, Freshness
 from actors.learner import Learner
-from actors.messages import Polled
+from actors.messages import Polled, Role
 from actors.poller import PollerClient
 from actors.saver import Saver
 from pipeline.errors import MemstreamError
@@ -58,11 +58,13 @@ class Leading:
         open_poller: OpenPoller,
         stop: threading.Event,
         *,
+        role: Role,
         owns_lineage: bool,
         letters: Iterable[DeadLetter] = (),
     ) -> None:
         self._config, self._learner, self._loop, self._saver, self._window = config, learner, loop, saver, window
         self._freshness, self._open_poller, self._stop, self._owns_lineage = freshness, open_poller, stop, owns_lineage
+        self.role = role
         self._letters = list(letters)
         self._letter_bytes = 0
         self._poller: PollerClient | None = None
@@ -97,6 +99,10 @@ class Leading:
         self._pending = work
         if not polled.items:
             self.settle()
+
+    def standing(self) -> dict[str, Any]:
+        """What the status says of this role."""
+        return {"snapshot_problem": self.snapshot_problem}
 
     def settle(self) -> None:
         """Wait until what was polled is learned."""

@@ -76,6 +76,7 @@ class Learner:
     def begin_at(self, state: StreamState, generation: int) -> None:
         """The memory was replaced by another one, of this state. Between two turns."""
         self._state, self._generation = state, generation
+        self.outcomes.clear()
 
     def learn(self, item: Learnable) -> Generator[None, None, Commit]:
         """Pass one item of the stream; gives way after each turn of the device.

@@ -23,31 +23,28 @@ import platform
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from actors.answering import Answering, Emit, freshness, seen_watermark_ms, version_of
+from actors.answering import Emit
 from actors.config import StreamConfig
-from actors.device_loop import DeviceLoop, Request
-from actors.engines import device_of, engine_options
+from actors.device_loop import Request
+from actors.engines import device_of
 from actors.errors import LeaderLost, NotReady
 from actors.feed import Chain, CommitWindow, Feed, Freshness, LeaderClient, fed
 from actors.following import Following
 from actors.handles import RemoteLeader, RemotePoller
-from actors.history import History
 from actors.leading import CALL_TIMEOUT_S, RETRY_S, Leading, OpenPoller
-from actors.learner import Learner
 from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Leader, Phase, Question, ReplicaStatus, Role
+from actors.parts import Parts, loaded_engine
 from actors.saver import Loaded, Saver
 from actors.serving import Serving
-from model.catalog import checkpoint_folder
-from model.engine import Engine
-from model.loading import load_engine
 from pipeline.commits import Place
 from pipeline.errors import MemstreamError, StaleWriter
-from pipeline.positions import StreamState, format_positions
+from pipeline.positions import StreamState
+from pipeline.records import DeadLetter
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
@@ -87,12 +84,13 @@ class Replica:
         self._freshness = Freshness()
         self._window = CommitWindow(config.replicas.window_bytes if self._has_followers else 0)
         self._device = ""
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._restoring: str | None = None
         self._role: Leading | Following | Serving | None = None
         self._chain = Chain(generation=0)
         self._called: tuple[int | None] | None = None
         self._leader: Leader | None = None
+        self._client: tuple[Leader, LeaderClient] | None = None
         self._final_sha256: str | None = None
         self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._ingest.start()
@@ -102,7 +100,7 @@ class Replica:
         return self._config.replicas.mode == "follow" and self._config.replicas.count > 1
 
     @property
-    def _ready(self) -> _Parts:
+    def _ready(self) -> Parts:
         reason = self._failure or self._problem if self._parts is None else self._unfit()
         if self._parts is None or reason is not None:
             raise NotReady(f"replica {self._number} is not ready: {reason}")
@@ -125,30 +123,16 @@ class Replica:
             self._fail(error)
 
     def _start(self) -> None:
-        config, device = self._config, device_of(self._config)
-        self._device = device
-        engine = load_engine(checkpoint_folder(config.model.name), device, config.model.dtype, engine_options(config))
+        config = self._config
+        self._device = device_of(config)
+        engine, device = loaded_engine(config)
         store = SnapshotStore(config.snapshots, config.stream)
-        saver = Saver(config, store, engine, torch.device(device))
+        saver = Saver(config, store, engine, device)
         state = self._patiently(saver.restore, "restores the latest snapshot") or StreamState.beginning({})
         if self._stop.is_set():
             return
-        generation = saver.last.generation if saver.last else 0
-        learner = Learner(config, engine, state, lambda letter: self._leading.client.reject(letter), generation, self._window.add)
-        answers = config.answers
-        loop = DeviceLoop(
-            engine,
-            lambda: (learner.state, self._freshness.complete_up_to_s),
-            share=answers.share,
-            most_running=answers.most_running,
-            most_waiting=answers.most_waiting,
-            prefill_tokens=answers.prefill_tokens,
-        )
-        loop.start()
-        history = History(store, engine)
-        answering = Answering(config, self._number, engine, learner, loop, history, lambda: self._freshness.complete_up_to_s)
-        self._chain = Chain(generation=generation)
-        self._parts = _Parts(engine, learner, saver, loop, answering)
+        self._parts = Parts.made(config, self._number, engine, (saver, state), store, self._reject, self._window, self._freshness)
+        self._chain = Chain(generation=self._parts.learner.place.generation)
         self._problem = None
         self._begin()
 
@@ -156,7 +140,7 @@ class Replica:
         """The role that the configuration gives it."""
         mode = self._config.replicas.mode
         if mode == "serve":
-            self._role, self._phase = Serving(self._own.learner, self._own.saver, self._replace_memory, self._stop), Phase.SERVING
+            self._role, self._phase = Serving(self._own.saver, self._replace_memory, self._stop), Phase.SERVING
         elif self._has_followers:
             self._follow()
         elif mode == "follow" or self._number == 0:
@@ -165,16 +149,14 @@ class Replica:
             self._read(owns_lineage=False)
 
     @property
-    def _own(self) -> _Parts:
+    def _own(self) -> Parts:
         if self._parts is None:
             raise NotReady(f"replica {self._number} is not ready: {self._problem}")
         return self._parts
 
-    @property
-    def _leading(self) -> Leading:
-        if not isinstance(self._role, Leading):
-            raise LeaderLost("this replica does not lead")
-        return self._role
+    def _reject(self, letter: DeadLetter) -> None:
+        if isinstance(self._role, Leading):
+            self._role.client.reject(letter)
 
     def _patiently(self, call: Callable[[], Any], doing: str) -> Any:
         """What the store gives, as soon as it is there."""
@@ -272,18 +254,23 @@ class Replica:
         log.warning("replica %d of %s follows: %s", self._number, self._config.stream, why)
         if isinstance(self._role, Leading):
             self._role.abandon()
-        self._follow()
+        self._follow(apart=True)
 
-    def _follow(self) -> None:
+    def _follow(self, apart: bool = False) -> None:
+        """`apart`: it may know what nobody else does, until the leader says that it does not."""
         parts = self._own
-        self._role = Following(
+        following = Following(
             parts.learner, parts.loop, parts.saver, self._window, self._freshness, self._who_leads, self._replace_memory, self._chain
         )
+        following.apart = apart
+        self._role = following
 
     def _who_leads(self) -> LeaderClient:
         if self._leader is None or self._leader.replica == self._number:
             raise LeaderLost("no replica leads yet")
-        return self._open_leader(self._config, self._leader)
+        if self._client is None or self._client[0] != self._leader:
+            self._client = self._leader, self._open_leader(self._config, self._leader)
+        return self._client[1]
 
     def _lead(self, after: int | None) -> None:
         """ONE-WRITER: claim the stream; then go on from the place of this memory, or of the latest snapshot if that is further."""
@@ -316,6 +303,7 @@ class Replica:
             self._freshness,
             self._open_poller,
             self._stop,
+            role=Role.READER if self._config.replicas.mode == "consume" else Role.LEADER,
             owns_lineage=owns_lineage,
             letters=letters or (),
         )
@@ -324,18 +312,20 @@ class Replica:
         return self._own.loop.call(call).result(CALL_TIMEOUT_S)
 
     def _replace_memory(self, loaded: Loaded) -> None:
-        """Put a snapshot into the memory's place. Answers that run end first; others ask another replica meanwhile."""
+        """Put a snapshot into the memory's place. Answers from a pool end first, since they read it; others ask elsewhere meanwhile."""
         parts = self._own
+        read_in_place = parts.engine.kind == "tokens"
 
         def install() -> bool:
-            if parts.loop.running:
+            if read_in_place and parts.loop.running:
                 return False
             loaded.install()
             parts.learner.begin_at(loaded.state, loaded.saved.generation)
             self._window.clear()
+            self._freshness.complete, self._freshness.caught_up = None, False
             return True
 
-        self._restoring = f"restores snapshot {loaded.saved.epoch}"
+        self._restoring = f"restores snapshot {loaded.saved.epoch}" if read_in_place else None
         try:
             deadline_s = time.monotonic() + self._config.answers.timeout_s + CALL_TIMEOUT_S
             while not self._between_turns(install):
@@ -408,58 +398,12 @@ class Replica:
             "device": self._device,
             "at_s": time.time(),
         }
-        if self._parts is None:
+        parts, role = self._parts, self._role
+        if parts is None:
             return ReplicaStatus(**common, loading=True)
-        parts, state, last, role = self._parts, self._parts.learner.state, self._parts.saver.last, self._role
-        following = role if isinstance(role, Following) else None
-        saved = last if last is not None and last.commits == state.commits and self._phase is Phase.SERVING else None
-        return ReplicaStatus(
-            **common,
-            update_number=state.update_number,
-            version=version_of(state),
-            position=format_positions(state.positions),
-            highwater=self._freshness.highwaters,
-            counts={outcome.value: count for outcome, count in state.counts.items()},
-            watermark_ms=seen_watermark_ms(state),
-            caught_up=self._freshness.caught_up,
-            **freshness(self._freshness.complete_up_to_s),
-            loading=self._unfit() is not None,
-            role=self._role_name(),
-            generation=self._chain.generation if following is None else following.chain.generation,
-            commits=state.commits,
-            behind_commits=following.behind_commits if following else 0,
-            behind_updates=following.behind_updates if following else 0,
-            behind_s=following.behind_s if following else 0.0,
-            forward_passes=parts.learner.passes,
-            remembered_documents=len(state.ledger),
-            remembered_updates=parts.engine.remembered,
-            memory_tokens=parts.engine.num_tokens,
-            documents_cut=state.documents_cut,
-            tokens_left_out=state.tokens_left_out,
-            running_answers=parts.loop.running,
-            waiting_answers=parts.loop.waiting,
-            answered=parts.answering.answered,
-            turns={turn.value: count for turn, count in parts.loop.turns.items()},
-            turn_s=parts.loop.turn_s,
-            seconds={turn.value: seconds for turn, seconds in parts.loop.seconds.items()},
-            epoch=last.epoch if last else None,
-            epoch_age_s=time.time() - last.created_at_s if last else None,
-            snapshot_problem=role.snapshot_problem if isinstance(role, Leading) else None,
-            memory_sha256=saved.memory_sha256 if saved else self._final_sha256,
-        )
-
-    def _role_name(self) -> Role | None:
-        if isinstance(self._role, Leading):
-            return Role.READER if self._config.replicas.mode == "consume" else Role.LEADER
-        return None if self._role is None else Role.FOLLOWER if isinstance(self._role, Following) else Role.SERVER
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """What a replica has once it is ready."""
-
-    engine: Engine
-    learner: Learner
-    saver: Saver
-    loop: DeviceLoop
-    answering: Answering
+        fields = common | {"generation": self._chain.generation} | parts.figures(self._freshness)
+        if role is not None:
+            fields |= {"role": role.role, **role.standing()}
+        last = parts.saver.last
+        saved = last.memory_sha256 if last is not None and self._phase is Phase.SERVING else None
+        return ReplicaStatus(**fields, loading=self._unfit() is not None, memory_sha256=saved or self._final_sha256)

@@ -199,7 +199,7 @@ class Router:
         best = [status for status in knowing_most(statuses, question) if status.replica not in full]
         if best:
             return best[0].replica
-        if not any(status.phase in (Phase.STARTING, Phase.WAITING, Phase.DOWN) for status in statuses):
+        if not any(status.loading or status.phase in (Phase.STARTING, Phase.WAITING, Phase.DOWN) for status in statuses):
             raise NoReplica("; ".join(f"replica {each.replica} {each.phase}: {each.problem}" for each in statuses))
         return None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
-from actors.learner import Learner
+from actors.messages import Role
 from actors.saver import Loaded, Saver
 
 LOOK_S = 5.0
@@ -15,8 +16,14 @@ LOOK_S = 5.0
 class Serving:
     """Follows the latest snapshot."""
 
-    def __init__(self, learner: Learner, saver: Saver, replace_memory: Callable[[Loaded], None], stop: threading.Event) -> None:
-        self._learner, self._saver, self._replace_memory, self._stop = learner, saver, replace_memory, stop
+    role = Role.SERVER
+
+    def __init__(self, saver: Saver, replace_memory: Callable[[Loaded], None], stop: threading.Event) -> None:
+        self._saver, self._replace_memory, self._stop = saver, replace_memory, stop
+
+    def standing(self) -> dict[str, Any]:
+        """What the status says of this role: nothing of its own."""
+        return {}
 
     def step(self) -> None:
         """Wait, look, and take what is new. Raises SnapshotError."""

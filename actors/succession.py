@@ -40,13 +40,11 @@ class Succession:
         """
         now_s = self.clock()
         for status in statuses:
-            if (
-                status.role is Role.LEADER
-                and status.pid is not None
-                and status.generation >= (self.leader.generation if self.leader else 0)
-            ):
+            known = self.leader.generation if self.leader else 0
+            if status.role is Role.LEADER and status.pid is not None and status.generation >= known:
+                if status.generation > known:
+                    self._called = None
                 self.leader, self._pid, self._heard_at_s = Leader(status.replica, status.generation), status.pid, now_s
-                self._called = None
         if self.leader is not None and not self._lost(statuses[self.leader.replica], lives[self.leader.replica], now_s):
             return None
         able = [each for each in statuses if each.role is Role.FOLLOWER and each.phase in _CAN_LEAD and each.pid is not None]

@@ -1,4 +1,4 @@
-"""What replicas cost and what they are good for: forward passes and seconds of an update by number of replicas, and a leader that is killed.
+"""What followers cost: forward passes and seconds of an update by number of replicas, and the time without a leader that is killed.
 
 python -m benchmarks.bench_followers --replicas 1 --replicas 2 --replicas 4 --documents 60
 """

@@ -1,4 +1,4 @@
-"""Replicas that follow one leader on a real Ray, and a leader that is killed or suspended: what comes out is what one undisturbed replica knows."""
+"""Followers on a real Ray, and a leader that is killed or suspended: what comes out is what one undisturbed replica knows."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_a_follower_goes_on_where_its_leader_is_lost_and_the_old_leader_follows_
     assert ours.wait(lambda found: found[1].position == {"news/0": END})[1].generation == 2
     ours.pollers[0].may_go_on.set()
     ours.deaf, ours.cut = set(), set()
-    found = ours.wait(lambda found: found[0].role is Role.FOLLOWER and found[0].position == {"news/0": END} and not found[0].loading)
+    found = ours.wait(lambda found: found[0].role is Role.FOLLOWER and found[0].position == {"news/0": END} and found[0].answers)
     assert found[0].generation == 2
     assert "close" in ours.pollers[0].log and not any(each.startswith("commit") for each in ours.pollers[0].log)
     ours.all_at(END)
@@ -306,7 +306,7 @@ def test_servers_follow_the_snapshots(deploy: Callable[..., Deployment], monkeyp
     ours.lead(0)
     ours.all_at(END)
     ours.replicas[0].want_snapshot()
-    found = mirror.wait(lambda found: found[0].position == {"news/0": END})
+    found = mirror.wait(lambda found: found[0].position == {"news/0": END} and found[0].answers)
     assert (found[0].role, found[0].epoch, found[0].memory_sha256) == (Role.SERVER, 1, ours.drained()[0].memory_sha256)
     assert mirror.replicas[0].answer(Question.of("Who?", 2)).knowledge.applied == 18
 

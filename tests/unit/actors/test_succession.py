@@ -104,3 +104,10 @@ def test_where_ray_tells_nothing_silence_decides(succession: Succession, clock: 
 
 def test_who_has_claimed_the_stream_last_speaks_for_it() -> None:
     assert speaker([follower(0), leader(1, 2), leader(2, 3)]).replica == 2
+
+
+def test_one_that_was_told_is_given_its_time_though_the_failed_leader_is_still_there(succession: Succession) -> None:
+    succession.next([leader(0, 1), follower(1, 49, 1), follower(2, 49, 1)], ALIVE)
+    failed = leader(0, 1, phase=Phase.FAILED)
+    assert succession.next([failed, follower(1, 49, 1), follower(2, 49, 1)], ALIVE) == 1
+    assert succession.next([failed, follower(1, 49, 1), follower(2, 50, 1)], ALIVE) is None

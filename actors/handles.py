@@ -227,7 +227,7 @@ class RemoteLeader:
     def _called(self, method: str, *arguments: Any, patience_s: float) -> Any:
         try:
             self._actor = self._actor or ray.get_actor(self._name, namespace=NAMESPACE)
-            return result_of(getattr(self._actor, method).options(concurrency_group="feed").remote(*arguments), patience_s)
+            return ray.get(getattr(self._actor, method).options(concurrency_group="feed").remote(*arguments), timeout=patience_s)
         except (RayError, ValueError) as error:
             self._actor = None
             raise LeaderLost(f"the leader does not answer: {reason_of(error)}") from error

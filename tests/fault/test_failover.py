@@ -18,10 +18,11 @@ from pipeline.publish import Publisher
 from pipeline.snapshots.writer import SnapshotReader
 from tests.processes import eventually, kill_9
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 WHO = Question.of("Who is it?", 4)
 RECORDS = 48
+PATIENCE_S = 240.0
 
 
 def publish(config: StreamConfig, first: int, end: int) -> None:
@@ -80,7 +81,10 @@ class Deployment:
         def told() -> bool:
             return bool(self.statuses) and all(each.caught_up and sum(each.counts.values()) == records for each in self.statuses)
 
-        eventually(told, f"all know {records} records")
+        try:
+            eventually(told, f"all know {records} records", PATIENCE_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.statuses}") from None
 
     def drain(self) -> list[ReplicaStatus]:
         self._over.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -363,3 +364,9 @@ def test_a_leader_tells_those_who_are_behind_from_those_who_are_apart() -> None:
         3: "apart",
         21: "apart",
     }
+
+
+def test_a_feed_travels() -> None:
+    feed = Feed(chain=Chain(generation=2, ends=(Place(1, 9),)), head=9, freshness=Freshness(complete=(9, 1.5)), commits=(commit(8),))
+    back: Feed = pickle.loads(pickle.dumps(feed, protocol=5))
+    assert (back.chain, back.head, back.freshness, numbers(back.commits)) == (feed.chain, 9, feed.freshness, [8])

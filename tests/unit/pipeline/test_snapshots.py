@@ -190,6 +190,17 @@ def test_one_writer_generations_are_claimed_once(store: SnapshotStore, root: str
     assert [store.claim_generation(), other.claim_generation(), store.claim_generation()] == [1, 2, 3]
 
 
+def test_one_writer_replicas_take_over_from_each_other_and_not_from_another_deployment(store: SnapshotStore) -> None:
+    assert store.claimed_by() is None
+    assert store.claim_generation("ours") == 1
+    assert store.claim_generation("ours", after=1) == 2
+    assert store.claim_generation("ours", after=1) == 3  # the second was a replica of ours
+    assert store.claim_generation("theirs") == 4  # whoever begins anew takes the stream
+    assert (store.claimed_by(), store.claimed_by(3), store.claimed_by(99)) == ("theirs", "ours", None)
+    with pytest.raises(StaleWriter, match="generation 4 of another deployment has claimed"):
+        store.claim_generation("ours", after=3)
+
+
 def test_one_writer_a_stale_writer_stops_before_it_writes(store: SnapshotStore) -> None:
     old = store.claim_generation()
     new = store.claim_generation()

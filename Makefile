@@ -33,12 +33,13 @@ test-slow: $(READY) ## the tests that take minutes
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)
 
-bench: $(READY) ## what an answer costs: by blocks remembered, together, under load; and a restore; DEVICE=cuda
+bench: $(READY) ## what an answer costs: by blocks remembered, together, under load; a restore; followers; DEVICE=cuda
 	$(BIN)/python -m benchmarks.bench_blocks --device $(DEVICE) $(ARGS)
 	$(BIN)/python -m benchmarks.bench_batch --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_load --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_http
 	$(BIN)/python -m benchmarks.bench_restore
+	$(BIN)/python -m benchmarks.bench_followers
 
 check: $(READY) ## lint, format, types, layers, known vulnerabilities of what is locked
 	$(BIN)/ruff check .

@@ -89,9 +89,17 @@ class ReplicaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: int = Field(default=1, ge=1, description="Replicas of this stream; each holds the whole memory and reads the whole stream.")
-    mode: Literal["consume", "serve"] = Field(
-        default="consume", description="consume: read the stream. serve: answer from the latest snapshot and read nothing."
+    count: int = Field(default=1, ge=1, description="Replicas of this stream; each holds the whole memory.")
+    mode: Literal["follow", "consume", "serve"] = Field(
+        default="follow",
+        description="follow: one replica leads, that is it reads, learns and saves, the others apply what it learned, and one of them leads"
+        " when it is lost. consume: each reads the stream itself. serve: all follow the snapshots and read nothing.",
+    )
+    window_bytes: int = Field(
+        default=512 << 20, ge=1 << 20, description="Of the last commits that each replica keeps for followers that are behind."
+    )
+    leader_silent_s: float = Field(
+        default=10.0, gt=0, description="A leader that does not answer for so long is replaced; one whose process ended, at once."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where num_gpus is above 0.")
     num_cpus: int | None = Field(default=None, ge=1, description="Cores, and so threads, of each replica. null: all cores, shared evenly.")

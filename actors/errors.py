@@ -6,6 +6,8 @@ MemstreamError
 ├── NotKnownYet    what the question demands is not known yet (retriable)
 ├── NoSuchTime     there is no such snapshot
 ├── NoReplica      none can answer (retriable)
+├── LeaderLost     no leader is heard (retriable)
+├── FallenBehind   a follower waits for a snapshot (retriable)
 └── NotReady, Ended, ReplicaLost, Interrupted    what befell one replica (retriable)
 """
 
@@ -59,6 +61,18 @@ class NoSuchTime(MemstreamError):
 
 class NoReplica(MemstreamError):
     """No replica of the stream can answer now. They may be starting; `memstream status` says what each one waits for."""
+
+    retriable = True
+
+
+class LeaderLost(MemstreamError):
+    """A follower hears no leader. It answers from what it knows; one of the followers leads next, by itself."""
+
+    retriable = True
+
+
+class FallenBehind(MemstreamError):
+    """A follower is further behind than the leader keeps commits for. It waits for the next snapshot, which it has asked for."""
 
     retriable = True
 

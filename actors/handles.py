@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import StreamConfig
-from actors.errors import ReplicaLost
+from actors.errors import LeaderLost, ReplicaLost
+from actors.feed import Feed
 from actors.lives import Life, life_of, told
-from actors.messages import DocumentsPage, DocumentsQuery, Fate, Phase, Question, ReplicaStatus, Told
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Leader, Phase, Question, ReplicaStatus, Told
 from actors.router import ReplicaClient
+from pipeline.commits import Commit, Place
 
 NAMESPACE = "memstream"
 CONTROL_TIMEOUT_S = 10.0
+FEED_TIMEOUT_S = 2.0
+"""A leader says at once what it has; the commits themselves are fetched then."""
+
+FETCH_TIMEOUT_S = 20.0
+"""So long one commit may take from node to node."""
 
 
 def result_of(reference: Any, timeout_s: float | None = None) -> Any:
@@ -53,10 +61,17 @@ class ReplicaHandle:
 
     @staticmethod
     def statuses(handles: list[ReplicaHandle], timeout_s: float = 2.0) -> list[ReplicaStatus]:
-        """All of them, asked at once."""
-        references = [handle._actor.status.options(concurrency_group="control").remote() for handle in handles]
-        ray.wait(references, num_returns=len(references), timeout=timeout_s)
-        return [_status(handle.number, reference) for handle, reference in zip(handles, references, strict=True)]
+        """All of them, asked at once; those that have no process now are not waited for."""
+        asked = {
+            handle.number: handle._actor.status.options(concurrency_group="control").remote() for handle in handles if handle._may_answer()
+        }
+        if asked:
+            ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
+        return [_status(handle.number, asked.get(handle.number)) for handle in handles]
+
+    def _may_answer(self) -> bool:
+        life = self.life()
+        return life is None or life.state in ("ALIVE", "DEAD")
 
     @staticmethod
     def drain(handles: list[ReplicaHandle], timeout_s: float) -> list[ReplicaStatus]:
@@ -65,9 +80,44 @@ class ReplicaHandle:
         ray.wait(references, num_returns=len(references), timeout=timeout_s)
         return [result_of(reference, 0) for reference in references]
 
+    def lead(self, after: int | None) -> None:
+        """Tell it to lead, as `Replica.lead`; does not wait for it."""
+        self._actor.lead.options(concurrency_group="control").remote(after)
+
     def kill(self) -> None:
         """End its process; it does not come back."""
         ray.kill(self._actor)
+
+
+class RemoteLeader:
+    """The leader of a stream, wherever it runs; a `LeaderClient`. Called by a follower's ingest thread."""
+
+    def __init__(self, config: StreamConfig, leader: Leader) -> None:
+        self._name = replica_name(config.stream, leader.replica)
+        self._actor: Any = None
+
+    def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
+        """As `Replica.feed`. Arrays of what comes from shared memory are views of it."""
+        feed: Feed = self._called("feed", after, max_bytes, timeout_s, patience_s=timeout_s + FEED_TIMEOUT_S)
+        return replace(feed, commits=tuple(map(self._taken, feed.commits)))
+
+    def want_snapshot(self) -> None:
+        self._called("want_snapshot", patience_s=CONTROL_TIMEOUT_S)
+
+    def _called(self, method: str, *arguments: Any, patience_s: float) -> Any:
+        try:
+            self._actor = self._actor or ray.get_actor(self._name, namespace=NAMESPACE)
+            return ray.get(getattr(self._actor, method).options(concurrency_group="feed").remote(*arguments), timeout=patience_s)
+        except (RayError, ValueError) as error:
+            self._actor = None
+            raise LeaderLost(f"the leader does not answer: {reason_of(error)}") from error
+
+    def _taken(self, offered: Commit | Any) -> Commit:
+        try:
+            commit: Commit = offered if isinstance(offered, Commit) else ray.get(offered, timeout=FETCH_TIMEOUT_S)
+        except RayError as error:
+            raise LeaderLost(f"the leader's commits cannot be fetched: {reason_of(error)}") from error
+        return commit
 
 
 class RemoteReplicaClient:
@@ -135,7 +185,9 @@ def remote_replicas(config: StreamConfig) -> dict[int, ReplicaClient]:
     return {number: RemoteReplicaClient(config.stream, number) for number in range(config.replicas.count)}
 
 
-def _status(number: int, reference: Any) -> ReplicaStatus:
+def _status(number: int, reference: Any | None) -> ReplicaStatus:
+    if reference is None:
+        return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process is being started")
     try:
         status: ReplicaStatus = ray.get(reference, timeout=0)
         return status

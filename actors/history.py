@@ -75,7 +75,7 @@ class History:
         memory = BlockMemory(live.model, capacity=sys.maxsize, projected_bytes=PROJECTED_BYTES)
         images = BlockImages(memory)
         manifest.require_model(images.fingerprint, images.shape())
-        images.restore(manifest, self._store)
+        images.restoring(manifest, self._store)()
         return Moment(epoch=epoch, memory=memory, state=self._store.read_state(manifest))
 
     def _before(self, time_ms: int) -> int:

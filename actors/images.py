@@ -17,7 +17,7 @@ from model.memory.tokens import MemoryPool, PoolLayer
 from model.pool_engine import PoolEngine
 from pipeline.errors import SnapshotCorrupt
 from pipeline.snapshots.manifest import BlockShape, Dtype, Manifest, PoolShape
-from pipeline.snapshots.pool_image import LayerImage, PoolImage
+from pipeline.snapshots.pool_image import LayerImage, PoolImage, pool_sha256
 from pipeline.snapshots.segments import BlockImage, BlocksImage, MappedSegment
 from pipeline.snapshots.writer import SnapshotStore
 
@@ -43,8 +43,16 @@ class Images(Protocol):
         """The image is durable as this manifest has it. What is returned tells the memory so, between two turns."""
         ...
 
-    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
-        """Replace the memory by a snapshot's."""
+    def adopt(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
+        """Somebody else saved a snapshot of this stream. What is returned tells the memory where its blocks lie now, between two turns."""
+        ...
+
+    def restoring(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
+        """What replaces the memory by a snapshot's, between two turns, while no answer reads it; what can be fetched before, is."""
+        ...
+
+    def sha256(self) -> str:
+        """Of the memory as it is, as a manifest would have it. Between two turns."""
         ...
 
 
@@ -118,12 +126,29 @@ class BlockImages:
         held = [Held(Place(home, row), home.segment.keys(row)) for home in homes for row in range(len(home.segment))]
         return lambda: self._memory.rehome(updates, held)
 
-    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+    def adopt(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
+        blocks = store.read_blocks(manifest)
+        homes = [CheckedHome(path, segment) for path, segment in blocks.segments]
+        moved = {
+            update: Held(Place(homes[home], row), homes[home].segment.keys(row))
+            for update, home, row in zip(blocks.updates.tolist(), blocks.homes.tolist(), blocks.rows.tolist(), strict=True)
+            if not self._lies_in(update, homes[home].path)
+        }
+        return lambda: self._memory.rehome(list(moved), list(moved.values()))
+
+    def _lies_in(self, update: int, path: str) -> bool:
+        held = self._memory.held(update)
+        return held is None or (isinstance(held.place.home, CheckedHome) and held.place.home.path == path)
+
+    def restoring(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
         blocks = store.read_blocks(manifest)
         homes = [CheckedHome(path, segment) for path, segment in blocks.segments]
         places = [Place(homes[home], row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
         keys = [homes[home].segment.keys(row) for home, row in zip(blocks.homes.tolist(), blocks.rows.tolist(), strict=True)]
-        self._memory.load(blocks.updates, blocks.documents, blocks.digests, keys, places, manifest.update_number)
+        return lambda: self._memory.load(blocks.updates, blocks.documents, blocks.digests, keys, places, manifest.update_number)
+
+    def sha256(self) -> str:
+        return self._memory.digest()
 
 
 def _nothing() -> None:
@@ -181,13 +206,23 @@ class PoolImages:
         """Nothing: the copy is let go."""
         return _nothing
 
-    def restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+    def adopt(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
+        """Nothing: a pool lies where it is computed."""
+        return _nothing
+
+    def restoring(self, manifest: Manifest, store: SnapshotStore) -> Callable[[], None]:
         if not isinstance(manifest.memory, PoolShape):
             raise SnapshotCorrupt(f"{manifest.stream}@{manifest.epoch} holds blocks, not a pool")
-        if manifest.memory.num_tokens:
-            layers = (_pool_layer(layer, self._pool.model.dtype) for layer in store.read_pool(manifest))
-            self._engine.load(layers, manifest.update_number)
+        return lambda: self._restore(manifest, store)
+
+    def _restore(self, manifest: Manifest, store: SnapshotStore) -> None:
+        written = isinstance(manifest.memory, PoolShape) and manifest.memory.num_tokens > 0
+        layers = (_pool_layer(layer, self._pool.model.dtype) for layer in store.read_pool(manifest)) if written else ()
+        self._engine.load(layers, manifest.update_number)
         self._pool.seed = manifest.seed
+
+    def sha256(self) -> str:
+        return pool_sha256(_layer_image(layer) for layer in self._pool.layers(self._pool.published))
 
 
 def _layer_image(layer: PoolLayer) -> LayerImage:

@@ -1,6 +1,10 @@
-"""What a replica learns: one item of the stream after the other into memory and state, as a whole or not at all. No threads, no Kafka.
+"""What a replica learns: one item of the stream after the other becomes a commit, and commits change memory and state. No threads here.
 
-ONE-STATE: memory and state change together, at document boundaries: between two turns of the device loop they always fit each other.
+    the leader    item -> commit -> apply
+    a follower            commit -> apply
+
+ONE-STATE: memory and state change together, at document boundaries: between two turns of the device loop they always fit each other. And
+they change by `apply` alone, on every replica, so what followers know is what the leader knows, bit for bit.
 """
 
 from __future__ import annotations
@@ -8,20 +12,20 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from actors.carriage import carriage_of
 from actors.config import StreamConfig
 from actors.messages import Learnable
 from model.engine import Engine
 from model.errors import ModelError, UpdateFailed
-from pipeline.admission import Verdict, admit, crowds_out, doomed
-from pipeline.chunks import Chunked, chunk_document
+from pipeline.admission import admit, crowds_out, doomed
+from pipeline.chunks import chunk_document
+from pipeline.commits import Applied, Change, Commit, Passed, Place, Topics, after
 from pipeline.decode import dead_letter
-from pipeline.fetched import Gap, Joined
 from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
-from pipeline.records import Chunk, DeadLetter, Document, Outcome, Partition, Reason, Record, Tombstone
+from pipeline.records import Chunk, DeadLetter, Document, Outcome, Partition, Reason, Tombstone
 
 log = logging.getLogger(__name__)
 
@@ -36,63 +40,106 @@ class Learner:
         engine: writes here and nowhere else.
         state: where to begin.
         reject: takes the dead letter of a document that the model failed on.
+        generation: of the writer whose state this is; the commits that are made here bear it, see `leads_as`.
+        applied: takes each commit once it is applied.
     """
 
-    def __init__(self, config: StreamConfig, engine: Engine, state: StreamState, reject: Callable[[DeadLetter], None]) -> None:
-        self._config, self._engine, self._reject = config, engine, reject
-        self._state = state
+    def __init__(
+        self,
+        config: StreamConfig,
+        engine: Engine,
+        state: StreamState,
+        reject: Callable[[DeadLetter], None],
+        generation: int = 0,
+        applied: Callable[[Commit], None] = lambda commit: None,
+    ) -> None:
+        self._config, self._engine, self._reject, self._applied = config, engine, reject, applied
+        self._carriage = carriage_of(engine)
+        self._state, self._generation = state, generation
         self.outcomes: OrderedDict[tuple[Partition, int], Outcome] = OrderedDict()
+        self.passes = 0
+        """Chunks that went through the model in order to be learned."""
         self._failures_in_a_row = 0
 
     @property
     def state(self) -> StreamState:
         return self._state
 
-    def learn(self, item: Learnable) -> Generator[None, None, None]:
+    @property
+    def place(self) -> Place:
+        return Place(self._generation, self._state.commits)
+
+    def leads_as(self, generation: int) -> None:
+        """From here on this replica is the writer."""
+        self._generation = generation
+
+    def begin_at(self, state: StreamState, generation: int) -> None:
+        """The memory was replaced by another one, of this state. Between two turns."""
+        self._state, self._generation = state, generation
+        self.outcomes.clear()
+
+    def learn(self, item: Learnable) -> Generator[None, None, Commit]:
         """Pass one item of the stream; gives way after each turn of the device.
 
         Raises:
             ModelError: too many documents in a row failed: the stream stops instead of emptying itself into dead letters.
         """
-        before = self._state.counts
-        yield from self._learn(item)
-        if isinstance(item, Document | Tombstone | DeadLetter):
-            self._remember_outcome(item.record, before)
+        commit = yield from self._made(item)
+        yield from self.apply(commit)
+        return commit
 
-    def _remember_outcome(self, record: Record, before: Mapping[Outcome, int]) -> None:
-        """What became of the latest records, for whoever asks soon; the ledger knows those that are remembered for longer."""
-        changed = [outcome for outcome, count in self._state.counts.items() if count != before.get(outcome, 0)]
-        if changed:
-            self.outcomes[record.partition, record.offset] = changed[0]
-            while len(self.outcomes) > MOST_OUTCOMES:
-                self.outcomes.popitem(last=False)
+    def apply(self, commit: Commit) -> Generator[None, None, None]:
+        """Change memory and state by a commit, in one step; before it gives way until the memory has room.
 
-    def _learn(self, item: Learnable) -> Generator[None, None, None]:
-        if isinstance(item, Document):
-            yield from self._learn_document(item)
-        elif isinstance(item, Tombstone):
-            self._delete(item)
-        elif isinstance(item, DeadLetter):
-            self._state = self._state.passed(item.record.partition, item.record.end, Outcome.DEAD_LETTER)
-        elif isinstance(item, Gap):
-            self._state = self._state.gap(item.partition, item.first, item.end)
-        elif isinstance(item, Joined):
-            self._state = self._state.joined(item.partition, item.position)
-        else:
-            self._state = self._state.rewound(item.partition, item.position)
+        Raises:
+            ValueError: it does not fit this state: it is another than the next one. Nothing is changed.
+        """
+        if commit.number != self._state.commits:
+            raise ValueError(f"commit {commit.number} does not go on from {self._state.commits}")
+        if commit.generation < self._generation:
+            raise ValueError(f"commit {commit.number} is of writer {commit.generation}, which {self._generation} has replaced")
+        yield from self._engine.room(commit.updates)
+        state = after(self._state, commit.change)
+        if commit.updates or commit.taken_out:
+            learned = self._engine.commit(self._carriage.unpacked(commit), commit.taken_out)
+            state = state.forgetting(learned.forgotten)
+        self._state, self._generation = state, commit.generation
+        self._remember_outcome(commit)
+        self._applied(self._carriage.at_rest(commit))
 
     def note_topics(self, topic_ids: Mapping[str, str]) -> None:
         """Which topics the positions belong to, once everything that was read of them has been passed."""
         if topic_ids != self._state.topic_ids:
-            self._state = replace(self._state, topic_ids=dict(topic_ids))
+            for _ in self.apply(self._commit(Topics(topic_ids=dict(topic_ids)))):
+                pass
+
+    def _remember_outcome(self, commit: Commit) -> None:
+        """What became of the latest records, for whoever asks soon; the ledger knows those that are remembered for longer."""
+        if commit.passed is not None:
+            partition, offset, outcome = commit.passed
+            self.outcomes[partition, offset] = outcome
+            while len(self.outcomes) > MOST_OUTCOMES:
+                self.outcomes.popitem(last=False)
+
+    def _commit(self, change: Change, **fields: Any) -> Commit:
+        return Commit(number=self._state.commits, generation=self._generation, change=change, **fields)
+
+    def _made(self, item: Learnable) -> Generator[None, None, Commit]:
+        if isinstance(item, Document):
+            return (yield from self._document(item))
+        if isinstance(item, Tombstone):
+            return self._deletion(item)
+        if isinstance(item, DeadLetter):
+            passed = Passed(partition=item.record.partition, end=item.record.end, outcome=Outcome.DEAD_LETTER)
+            return self._commit(passed, letter=item)
+        return self._commit(item)
 
     # ------------------------------------------------------------------ documents
 
-    def _learn_document(self, document: Document) -> Generator[None, None, None]:
+    def _document(self, document: Document) -> Generator[None, None, Commit]:
         verdict = admit(document, self._state.ledger, self._config.admission)
         if verdict.document is None:
-            self._state = self._state.passed(document.partition, document.record.end, verdict.outcome, document.event_time_ms)
-            return
+            return self._passed(document, verdict.outcome)
         chunked = chunk_document(
             verdict.document,
             self._engine.encode,
@@ -102,40 +149,38 @@ class Learner:
             min_tokens=self._engine.min_tokens,
         )
         if not chunked.chunks:
-            self._refuse(document, Reason.EMPTY_TEXT, "the text has no tokens")
-            return
+            return self._refused(document, Reason.EMPTY_TEXT, "the text has no tokens")
         if crowds_out(verdict, len(chunked.chunks), self._state.ledger, self._config.admission, self._engine.capacity):
-            self._state = self._state.passed(document.partition, document.record.end, Outcome.FILTERED, document.event_time_ms)
-            return
+            return self._passed(document, Outcome.FILTERED)
         try:
             prepared = yield from self._prepared(chunked.chunks)
         except (UpdateFailed, RuntimeError) as error:
-            self._failed(document, error)
-            return
+            return self._failed(document, error)
         self._failures_in_a_row = 0
-        self._commit(verdict, verdict.document, chunked, prepared)
-
-    def _commit(self, verdict: Verdict, document: Document, chunked: Chunked, prepared: Any) -> None:
-        """The new blocks come and those of the document that this one replaces go, in one step."""
-        replaced = verdict.replaces
-        learned = self._engine.commit(prepared, self._taken_out([replaced] if replaced else []))
-        state = self._state.applied(
-            document,
-            learned.updates,
+        first, replaced = self._state.update_number, verdict.replaces
+        row = LedgerRow.of(
+            verdict.document,
+            range(first, first + len(prepared)),
             tokens=chunked.tokens_total - chunked.tokens_left_out,
             tokens_left_out=chunked.tokens_left_out,
-            replaces=replaced.document_id if replaced else None,
         )
-        self._state = state.forgetting(learned.forgotten)
+        # The new blocks come and those of the document that this one replaces go, in one step.
+        return self._commit(
+            Applied(row=row, replaces=replaced.document_id if replaced else None),
+            taken_out=self._taken_out([replaced] if replaced else []),
+            **self._carriage.packed(prepared, first),
+        )
 
-    def _delete(self, tombstone: Tombstone) -> None:
+    def _passed(self, document: Document, outcome: Outcome) -> Commit:
+        record, time_ms = document.record, document.event_time_ms
+        return self._commit(Passed(partition=record.partition, end=record.end, outcome=outcome, event_time_ms=time_ms))
+
+    def _deletion(self, tombstone: Tombstone) -> Commit:
         rows = doomed(tombstone, self._state.ledger) if self._engine.forgets else ()
-        record = tombstone.record
-        if rows:
-            self._engine.commit((), self._taken_out(rows))
-            self._state = self._state.deleted(record, [row.document_id for row in rows])
-        else:
-            self._state = self._state.passed(record.partition, record.end, Outcome.FILTERED)
+        record, outcome = tombstone.record, Outcome.DELETED if rows else Outcome.FILTERED
+        removed = tuple(row.document_id for row in rows)
+        passed = Passed(partition=record.partition, end=record.end, outcome=outcome, removed=removed)
+        return self._commit(passed, taken_out=self._taken_out(rows))
 
     def _taken_out(self, rows: Sequence[LedgerRow]) -> tuple[int, ...]:
         """The updates of some documents, where this memory can take them out: a pool lets them fade."""
@@ -143,6 +188,7 @@ class Learner:
 
     def _prepared(self, chunks: Sequence[Chunk], tries: int = 2) -> Generator[None, None, Any]:
         """All chunks or none. RuntimeError is torch's: out of memory, which may pass, or worse."""
+        self.passes += len(chunks)
         try:
             return (yield from self._engine.prepare([chunk.token_ids for chunk in chunks]))
         except (UpdateFailed, RuntimeError):
@@ -150,13 +196,15 @@ class Learner:
                 raise
         return (yield from self._prepared(chunks, tries - 1))
 
-    def _failed(self, document: Document, error: Exception) -> None:
+    def _failed(self, document: Document, error: Exception) -> Commit:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._config.replicas.model_errors_in_a_row:
             raise ModelError(f"{self._failures_in_a_row} documents in a row failed, the last {document.document_id}: {error}") from error
         log.warning("%s could not be learned: %s", document.document_id, error)
-        self._refuse(document, Reason.UPDATE_FAILED, str(error))
+        return self._refused(document, Reason.UPDATE_FAILED, str(error))
 
-    def _refuse(self, document: Document, reason: Reason, detail: str) -> None:
-        self._reject(dead_letter(document.record, reason, detail))
-        self._state = self._state.passed(document.partition, document.record.end, Outcome.DEAD_LETTER)
+    def _refused(self, document: Document, reason: Reason, detail: str) -> Commit:
+        letter = dead_letter(document.record, reason, detail)
+        self._reject(letter)
+        passed = Passed(partition=document.partition, end=document.record.end, outcome=Outcome.DEAD_LETTER)
+        return self._commit(passed, letter=letter)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from pipeline.commits import Place
 from pipeline.fetched import Gap, Joined, Rewind
 from pipeline.ledger import LedgerRow
 from pipeline.records import DeadLetter, Document, Partition, Tombstone
@@ -298,6 +299,26 @@ class Fate:
     document: Remembered | None = None
 
 
+class Role(StrEnum):
+    """What a replica does for its stream; a state of it, which may change."""
+
+    LEADER = "leader"
+    """Reads the stream, publishes commits, saves."""
+    FOLLOWER = "follower"
+    """Applies the leader's commits."""
+    READER = "reader"
+    """Reads the stream for itself (replicas.mode: consume)."""
+    SERVER = "server"
+    """Follows the snapshots (replicas.mode: serve)."""
+
+
+class Leader(NamedTuple):
+    """Who leads, and since which claim on the stream."""
+
+    replica: int
+    generation: int
+
+
 class Phase(StrEnum):
     """Where a replica is in its life."""
 
@@ -313,12 +334,23 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """A replica as it sees itself; of one that does not answer, `phase` is DOWN and only `replica` and `problem` are set."""
+    """A replica as it sees itself; of one that does not answer, `phase` is DOWN and only `replica` and `problem` are set.
+
+    `generation` is the newest claim on the stream that it knows of, `commits` how many it has applied; `behind_*` are to its leader.
+    `forward_passes` are the chunks that its own model was run over in order to learn them, since its process began.
+    """
 
     replica: int
     phase: Phase
     problem: str | None = None
     loading: bool = False
+    role: Role | None = None
+    generation: int = 0
+    commits: int = 0
+    behind_commits: int = 0
+    behind_updates: int = 0
+    behind_s: float = 0.0
+    forward_passes: int = 0
     pid: int | None = None
     node: str | None = None
     device: str | None = None
@@ -369,3 +401,9 @@ class Saved:
     counts: Mapping[str, int]
     update_number: int
     created_at_s: float
+    generation: int = 0
+    commits: int = 0
+
+    @property
+    def place(self) -> Place:
+        return Place(self.generation, self.commits)

@@ -9,7 +9,7 @@ import ray
 from actors.config import StreamConfig
 from actors.handles import remote_replicas
 from actors.http.documents import Publishing
-from actors.messages import Answer, Question, ReplicaStatus
+from actors.messages import Answer, Leader, Question, ReplicaStatus
 from actors.router import Board, ReplicaClient, Router, whole
 from pipeline.publish import Published
 
@@ -25,9 +25,10 @@ class QueryActor:
         self._config, self._publishing = config, Publishing(config)
         self._router = Router(replicas, Board(config.replicas.count, config.answers.hung_s), config.answers)
 
-    async def report(self, status: ReplicaStatus) -> None:
-        """A replica says how it stands."""
+    async def report(self, status: ReplicaStatus) -> Leader | None:
+        """A replica says how it stands, and is told who leads."""
         self._router.board.report(status)
+        return self._router.board.leader
 
     async def ask(self, question: Question) -> Answer:
         """The best replica's answer; raises as `Router.ask`."""

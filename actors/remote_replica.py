@@ -7,16 +7,21 @@ import contextlib
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
 from actors.config import StreamConfig
+from actors.feed import Feed
 from actors.handles import NAMESPACE, query_name
-from actors.messages import DocumentsPage, DocumentsQuery, Fate, Question, ReplicaStatus, Told
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Leader, Question, ReplicaStatus, Told
+from pipeline.commits import Commit, Place
 
 if TYPE_CHECKING:
     from actors.device_loop import Request
@@ -26,17 +31,25 @@ log = logging.getLogger(__name__)
 REPORT_S = 0.5
 LOOK_S = 0.1
 
+INLINE_BYTES = 64 << 10
+"""Smaller commits travel in the answer itself."""
+
+OFFERED_BYTES = 256 << 20
+
 
 class RemoteReplica:
     """`actors.replica.Replica`, as Ray runs it: asynchronous, so that a thousand may wait for answers at no cost."""
 
-    def __init__(self, config: StreamConfig, number: int, threads: int) -> None:
+    def __init__(self, config: StreamConfig, number: int, threads: int, deployment: str = "") -> None:
         from actors.replica import Replica
 
         # Threads of ours wait for Ray beside the event loop; Ray cannot tell and would warn that they hold it up.
         ray._private.worker.blocking_get_inside_async_warned = True
         self._stream = config.stream
-        self._replica = Replica(config, number, threads)
+        self._replica = Replica(config, number, threads, deployment=deployment)
+        # Each follower has a thread of its own while it waits for commits: answers wait for none of them.
+        self._feeding = ThreadPoolExecutor(max_workers=max(1, config.replicas.count), thread_name_prefix="feed")
+        self._offers = Offers()
         self._asked: dict[str, Request] = {}
         threading.Thread(target=self._report, name="report", daemon=True).start()
 
@@ -45,11 +58,12 @@ class RemoteReplica:
         query, said, said_at_s = None, None, 0.0
         while True:
             status = self._replica.status()
-            news = (status.phase, status.problem, status.version, status.position, status.running_answers, status.waiting_answers)
+            news = _news(status)
             if news != said or time.monotonic() - said_at_s > REPORT_S:
                 try:
                     query = query or ray.get_actor(query_name(self._stream), namespace=NAMESPACE)
-                    ray.get(query.report.remote(status), timeout=10)
+                    leader: Leader | None = ray.get(query.report.remote(status), timeout=10)  # type: ignore[assignment]
+                    self._replica.hear(leader)
                     said, said_at_s = news, time.monotonic()
                 except (ValueError, RayError):
                     query = None
@@ -83,6 +97,51 @@ class RemoteReplica:
     async def drain(self) -> ReplicaStatus:
         return await asyncio.to_thread(self._replica.drain)
 
+    async def lead(self, after: int | None) -> None:
+        self._replica.lead(after)
+
+    async def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
+        return await asyncio.get_running_loop().run_in_executor(self._feeding, self._fed, after, max_bytes, timeout_s)
+
+    def _fed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
+        feed = self._replica.feed(after, max_bytes, timeout_s)
+        return replace(feed, commits=tuple(map(self._offers.offer, feed.commits)))
+
+    async def want_snapshot(self) -> None:
+        self._replica.want_snapshot()
+
+
+class Offers:
+    """Commits in Ray's shared memory: each is put there once, whoever takes it, and followers on the same node read it where it lies.
+
+    What followers still read stays there without us; beyond that the last `OFFERED_BYTES` are kept, for those who come later.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int], tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def offer(self, commit: Commit) -> Any:
+        """The commit itself where it is small, else a reference."""
+        if commit.size_bytes < INLINE_BYTES:
+            return commit
+        key = commit.generation, commit.number
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = ray.put(commit), commit.size_bytes
+                self._bytes += commit.size_bytes
+                while self._bytes > OFFERED_BYTES and len(self._kept) > 1:
+                    _, (_, size) = self._kept.popitem(last=False)
+                    self._bytes -= size
+            return self._kept[key][0]
+
+
+def _news(status: ReplicaStatus) -> tuple[Any, ...]:
+    """What is told at once when it changes."""
+    answers = status.running_answers, status.waiting_answers
+    return status.phase, status.problem, status.version, status.position, status.role, status.generation, status.loading, *answers
+
 
 # Health must not queue behind answers; how many of those run at once is the device loop's own bound.
-ReplicaActor = ray.remote(concurrency_groups={"control": 16, "query": 2048})(RemoteReplica)  # type: ignore[call-overload]
+ReplicaActor = ray.remote(concurrency_groups={"control": 16, "query": 2048, "feed": 256})(RemoteReplica)  # type: ignore[call-overload]

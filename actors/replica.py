@@ -1,10 +1,15 @@
-"""A replica: one model, one memory, one poller; it learns its stream, answers questions meanwhile, and is saved.
+"""A replica: one model and one memory; it knows its stream, answers questions meanwhile, and has one of four roles, which may change.
 
     thread     consumes                      produces                            waits for
-    device     questions, documents, calls   memory, state, pieces of answers    its inbox
-    ingest     poller.poll()                 work for the device                 the device; the broker; at the start, the store
+    device     questions, commits, calls     memory, state, pieces of answers    its inbox
+    ingest     what its role brings          work for the device                 the device; the broker or the leader; the store
     save       a staged memory and state     snapshots                           dead letters acknowledged, the store
     status     the last state                ReplicaStatus                       nothing
+
+    leader     the stream    -> commits -> its own memory, and a window for followers; saves
+    follower   the leader    -> commits -> its own memory; is called to lead when the leader is lost
+    reader     the stream    -> commits -> its own memory (mode: consume)
+    server     the snapshots -> memory (mode: serve)
 
 The class is plain; `actors.remote_replica` puts it into a process. Nothing is loaded by `__init__`: what a replica needs may be away for a
 while, so it is fetched by the ingest thread, which tries again, and `status` says what it waits for.
@@ -17,90 +22,95 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from actors.answering import Answering, Emit, freshness, seen_watermark_ms, version_of
+from actors.answering import Emit
 from actors.config import StreamConfig
-from actors.device_loop import DeviceLoop, Request
-from actors.engines import device_of, engine_options
-from actors.errors import NotReady
-from actors.history import History
-from actors.learner import Learner
-from actors.messages import (
-    Answer,
-    DocumentsPage,
-    DocumentsQuery,
-    Fate,
-    Phase,
-    Polled,
-    Question,
-    ReplicaStatus,
-)
-from actors.poller import PollerClient
+from actors.device_loop import Request
+from actors.engines import device_of
+from actors.errors import LeaderLost, NotReady
+from actors.feed import Chain, CommitWindow, Feed, Freshness, LeaderClient, fed
+from actors.following import Following
+from actors.handles import RemoteLeader
+from actors.leading import CALL_TIMEOUT_S, RETRY_S, Leading, OpenPoller
+from actors.messages import Answer, DocumentsPage, DocumentsQuery, Fate, Leader, Phase, Question, ReplicaStatus, Role
+from actors.parts import Parts, loaded_engine
 from actors.remote_poller import RemotePoller
-from actors.saver import Saver
-from model.catalog import checkpoint_folder
-from model.engine import Engine
-from model.loading import load_engine
-from pipeline.errors import MemstreamError
-from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
+from actors.saver import Loaded, Saver
+from actors.serving import Serving
+from pipeline.commits import Place
+from pipeline.errors import MemstreamError, StaleWriter
+from pipeline.positions import StreamState
+from pipeline.records import DeadLetter
 from pipeline.snapshots.writer import SnapshotStore
 
 log = logging.getLogger(__name__)
 
-OpenPoller = Callable[[StreamConfig, Mapping[str, int], bool, Mapping[str, str]], PollerClient]
-POLL_TIMEOUT_S = 0.5
-RETRY_S = 2.0
-SAVE_RETRY_S = 10.0
-DRAIN_RETRIES = 5
-CALL_TIMEOUT_S = 300.0
-"""A turn of the device takes seconds at most, so whoever waits so long for one waits for something that hangs."""
+OpenLeader = Callable[[StreamConfig, Leader], LeaderClient]
+DRAIN_FOLLOWER_S = 60.0
+"""So long a follower that drains waits for the last of its leader's commits."""
+
+QUIET_S = 0.05
 
 
 class Replica:
-    """One replica of a stream. Number 0 owns the lineage: it alone writes snapshots, dead letters and commits."""
+    """One replica of a stream.
 
-    def __init__(self, config: StreamConfig, number: int, threads: int, open_poller: OpenPoller = RemotePoller) -> None:
+    Args:
+        number: of the replica. In mode `consume` number 0 owns the lineage: it alone writes snapshots, dead letters and commits.
+        threads: of torch.
+        deployment: whose replicas take over from each other.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        number: int,
+        threads: int,
+        open_poller: OpenPoller = RemotePoller,
+        open_leader: OpenLeader = RemoteLeader,
+        deployment: str = "",
+    ) -> None:
         torch.set_num_threads(threads)
-        self._config, self._number = config, number
+        self._config, self._number, self._deployment = config, number, deployment
+        self._open_poller, self._open_leader = open_poller, open_leader
         self._phase: Phase = Phase.STARTING
         self._problem: str | None = "loads the model"
-        self._snapshot_problem: str | None = None
         self._failure: str | None = None
-        self._stop = threading.Event()
-        self._saving: threading.Thread | None = None
-        self._complete_up_to_s: float | None = None
-        self._caught_up = False
-        self._highwaters: Mapping[str, int] = {}
-        self._poller: PollerClient | None = None
-        self._pending: Future[None] | None = None
-        self._tried_at_s = time.monotonic()
-        self._open_poller = open_poller
+        self._stop, self._news = threading.Event(), threading.Event()
+        self._freshness = Freshness()
+        self._window = CommitWindow(config.replicas.window_bytes if self._has_followers else 0)
         self._device = ""
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
+        self._restoring: str | None = None
+        self._role: Leading | Following | Serving | None = None
+        self._chain = Chain(generation=0)
+        self._called: tuple[int | None] | None = None
+        self._leader: Leader | None = None
+        self._client: tuple[Leader, LeaderClient] | None = None
+        self._final_sha256: str | None = None
         self._ingest = threading.Thread(target=self._run, name="ingest", daemon=True)
         self._ingest.start()
 
     @property
-    def _owns_lineage(self) -> bool:
-        return self._number == 0
+    def _has_followers(self) -> bool:
+        return self._config.replicas.mode == "follow" and self._config.replicas.count > 1
 
     @property
-    def _ready(self) -> _Parts:
-        if self._parts is None:
-            raise NotReady(f"replica {self._number} is not ready: {self._failure or self._problem}")
+    def _ready(self) -> Parts:
+        reason = self._failure or self._problem if self._parts is None else self._unfit()
+        if self._parts is None or reason is not None:
+            raise NotReady(f"replica {self._number} is not ready: {reason}")
         return self._parts
 
-    @property
-    def _client(self) -> PollerClient:
-        if self._poller is None:
-            raise MemstreamError("the stream has not been reached yet")
-        return self._poller
+    def _unfit(self) -> str | None:
+        """Why it may not answer although it has a memory."""
+        apart = isinstance(self._role, Following) and self._role.apart
+        return self._restoring or ("it restores, since its writer was replaced" if apart else None)
 
     # ------------------------------------------------------------------ starting
 
@@ -109,41 +119,45 @@ class Replica:
         try:
             self._start()
             while not self._stop.is_set():
-                self._ingest_once()
+                self._step()
         except Exception as error:
             self._fail(error)
 
     def _start(self) -> None:
-        config, device = self._config, device_of(self._config)
-        self._device = device
-        engine = load_engine(
-            checkpoint_folder(config.model.name, config.model.revision), device, config.model.dtype, engine_options(config)
-        )
+        config = self._config
+        self._device = device_of(config)
+        engine, device = loaded_engine(config)
         store = SnapshotStore(config.snapshots, config.stream)
-        saver = Saver(config, store, engine, torch.device(device))
+        saver = Saver(config, store, engine, device)
         state = self._patiently(saver.restore, "restores the latest snapshot") or StreamState.beginning({})
-        if config.replicas.mode != "serve" and self._owns_lineage:
-            self._patiently(saver.claim, "claims the stream")
         if self._stop.is_set():
             return
-        learner = Learner(config, engine, state, lambda letter: self._client.reject(letter))
-        answers = config.answers
-        loop = DeviceLoop(
-            engine,
-            lambda: (learner.state, self._complete_up_to_s),
-            share=answers.share,
-            most_running=answers.most_running,
-            most_waiting=answers.most_waiting,
-            prefill_tokens=answers.prefill_tokens,
-        )
-        loop.start()
-        history = History(store, engine)
-        answering = Answering(config, self._number, engine, learner, loop, history, lambda: self._complete_up_to_s)
-        self._parts = _Parts(engine, learner, saver, loop, answering)
+        self._parts = Parts.made(config, self._number, engine, (saver, state), store, self._reject, self._window, self._freshness)
+        self._chain = Chain(generation=self._parts.learner.place.generation)
         self._problem = None
-        if config.replicas.mode == "serve":
-            self._phase = Phase.SERVING
-            self._stop.wait()
+        self._begin()
+
+    def _begin(self) -> None:
+        """The role that the configuration gives it."""
+        mode = self._config.replicas.mode
+        if mode == "serve":
+            self._role, self._phase = Serving(self._own.saver, self._replace_memory, self._stop), Phase.SERVING
+        elif self._has_followers:
+            self._follow()
+        elif mode == "follow" or self._number == 0:
+            self._lead(None)
+        else:
+            self._read(owns_lineage=False)
+
+    @property
+    def _own(self) -> Parts:
+        if self._parts is None:
+            raise NotReady(f"replica {self._number} is not ready: {self._problem}")
+        return self._parts
+
+    def _reject(self, letter: DeadLetter) -> None:
+        if isinstance(self._role, Leading):
+            self._role.client.reject(letter)
 
     def _patiently(self, call: Callable[[], Any], doing: str) -> Any:
         """What the store gives, as soon as it is there."""
@@ -154,10 +168,16 @@ class Replica:
             except MemstreamError as error:
                 if not error.retriable:
                     raise
-                self._phase, self._problem = Phase.WAITING, f"{doing}: {error}"
-                log.warning("replica %d of %s waits: %s", self._number, self._config.stream, error)
-                self._stop.wait(RETRY_S)
+                self._waits(f"{doing}: {error}")
         return None
+
+    def _waits(self, problem: str) -> None:
+        if self._parts is None or self._phase is not Phase.SERVING:
+            self._phase = Phase.WAITING
+        self._problem = problem
+        log.warning("replica %d of %s waits: %s", self._number, self._config.stream, problem)
+        self._news.wait(RETRY_S)
+        self._news.clear()
 
     def _fail(self, error: Exception) -> None:
         """It cannot go on learning; what it knows it still answers from."""
@@ -165,137 +185,184 @@ class Replica:
         self._failure = f"{type(error).__name__}: {error}"
         self._stop.set()
 
-    # ------------------------------------------------------------------ learning
+    # ------------------------------------------------------------------ roles
 
-    def _ingest_once(self) -> None:
+    def lead(self, after: int | None) -> None:
+        """Claim the stream and lead it, from the place that this replica is at. Returns at once; `status` says when it does.
+
+        `after`: the newest generation that is known to be of this deployment; another deployment's newer one is respected.
+        """
+        self._called = (after,)
+        self._news.set()
+
+    def hear(self, leader: Leader | None) -> None:
+        """Who leads, as far as is known: a follower asks it for commits, and a leader that was replaced stops."""
+        if leader is not None and (self._leader is None or leader.generation > self._leader.generation):
+            self._leader = leader
+            self._news.set()
+
+    def feed(self, after: Place, max_bytes: int, timeout_s: float) -> Feed:
+        """As `LeaderClient.feed`."""
+        role, parts = self._role, self._parts
+        if not isinstance(role, Leading) or parts is None:
+            return Feed()
+        last, state = parts.saver.last, parts.learner.state
+        feed = Feed(
+            chain=self._chain,
+            head=state.commits,
+            updates=state.update_number,
+            freshness=replace(self._freshness),
+            acknowledged=role.acknowledged,
+            epoch=last.epoch if last else None,
+            ended=self._phase is Phase.DRAINED or self._failure is not None,
+        )
+        return fed(feed, self._window, after, max_bytes, timeout_s)
+
+    def want_snapshot(self) -> None:
+        """As `LeaderClient.want_snapshot`."""
+        if isinstance(self._role, Leading):
+            self._role.want_snapshot()
+
+    def _step(self) -> None:
         try:
-            polled = self._poll()
+            called, self._called = self._called, None
+            if called is not None and isinstance(self._role, Following):
+                self._lead(*called)
+            elif isinstance(self._role, Leading) and self._was_replaced():
+                self._give_way("another replica leads now")
+            if self._role is not None:
+                self._role.step()
+        except StaleWriter as error:
+            self._orphaned(error)
         except MemstreamError as error:
-            self._settle_pending()
             if not error.retriable:
                 raise
-            self._phase, self._problem = Phase.WAITING, str(error)
-            self._stop.wait(RETRY_S)
+            self._waits(str(error))
+        else:
+            self._phase, self._problem = (Phase.SERVING if isinstance(self._role, Serving) else Phase.RUNNING), None
+
+    def _was_replaced(self) -> bool:
+        return self._leader is not None and self._leader.replica != self._number and self._leader.generation > self._chain.generation
+
+    def _orphaned(self, error: StaleWriter) -> None:
+        """A newer writer has claimed the stream: one of this deployment is followed, another's ends this one."""
+        ours = self._deployment and self._patiently(self._own.saver.claimed_by, "asks who has claimed the stream") == self._deployment
+        if not (ours and self._has_followers):
+            raise error
+        self._give_way(str(error))
+
+    def _give_way(self, why: str) -> None:
+        log.warning("replica %d of %s follows: %s", self._number, self._config.stream, why)
+        if isinstance(self._role, Leading):
+            self._role.abandon()
+        self._follow(apart=True)
+
+    def _follow(self, apart: bool = False) -> None:
+        """`apart`: it may know what nobody else does, until the leader says that it does not."""
+        parts = self._own
+        following = Following(
+            parts.learner, parts.loop, parts.saver, self._window, self._freshness, self._who_leads, self._replace_memory, self._chain
+        )
+        following.apart = apart
+        self._role = following
+
+    def _who_leads(self) -> LeaderClient:
+        if self._leader is None or self._leader.replica == self._number:
+            raise LeaderLost("no replica leads yet")
+        if self._client is None or self._client[0] != self._leader:
+            self._client = self._leader, self._open_leader(self._config, self._leader)
+        return self._client[1]
+
+    def _lead(self, after: int | None) -> None:
+        """ONE-WRITER: claim the stream; then go on from the place of this memory, or of the latest snapshot if that is further."""
+        parts, letters = self._own, list[Any]()
+        if isinstance(self._role, Following):
+            self._role.leave()
+            self._chain, letters = self._role.chain, [letter for _, letter in self._role.letters]
+        generation = self._patiently(lambda: parts.saver.claim(self._deployment, after), "claims the stream")
+        manifest = self._patiently(parts.saver.latest, "looks for the latest snapshot")
+        if self._stop.is_set():
             return
-        self._phase, self._problem = Phase.RUNNING, None
-        self._sees(polled)
-        work = self._ready.loop.learn(self._learn(polled))
-        # The device has the next batch at hand when it is through with this one; no more than one waits.
-        self._settle_pending()
-        self._pending = work
-        if not polled.items:
-            self._settle_pending()
+        if manifest is not None and Place(manifest.generation, manifest.commits) > parts.learner.place:
+            self._replace_memory(self._patiently(lambda: parts.saver.load(manifest), "restores the latest snapshot"))
+            letters = []
+        elif manifest is not None and self._has_followers:
+            self._patiently(lambda: parts.saver.adopt(manifest.epoch, self._between_turns), "looks where blocks lie")
+        self._chain = self._chain.handed_over(parts.learner.place, generation)
+        parts.learner.leads_as(generation)
+        self._leader = Leader(self._number, generation)
+        self._read(owns_lineage=True, letters=letters)
 
-    def _settle_pending(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def _learn(self, polled: Polled) -> Generator[None, None, None]:
-        """On the device's thread: what was polled, item by item."""
-        learner = self._ready.learner
-        for item in polled.items:
-            if self._stop.is_set():
-                return  # what was not learned comes again from the position
-            yield from learner.learn(item)
-            self._save_if_due()
-        learner.note_topics(polled.topic_ids)
-        self._heard(polled)
-        self._save_if_due()
-
-    def _poll(self) -> Polled:
-        if self._poller is None:
-            state = self._ready.learner.state
-            self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
-        return self._poller.poll(self._config.replicas.poll_bytes, POLL_TIMEOUT_S)
-
-    def _sees(self, polled: Polled) -> None:
-        """How far the log goes, as soon as that is known: what was polled is not learned yet."""
-        self._highwaters = format_positions(polled.highwaters)
-        self._caught_up = caught_up(self._ready.learner.state.positions, polled.highwaters)
-
-    def _heard(self, polled: Polled) -> None:
-        """All that was polled is learned."""
-        positions = self._ready.learner.state.positions
-        self._caught_up = caught_up(positions, parse_positions(self._highwaters))
-        # Everything that was in the log when this was polled is known now, whatever came since.
-        if caught_up(positions, polled.highwaters) and polled.heard.issuperset(positions):
-            self._complete_up_to_s = polled.at_s
-
-    # ------------------------------------------------------------------ saving
-
-    def _save_if_due(self) -> None:
-        if not self._owns_lineage or (self._saving is not None and self._saving.is_alive()):
-            return
-        if self._snapshot_problem and time.monotonic() - self._tried_at_s < SAVE_RETRY_S:
-            return
-        last, state = self._ready.saver.last, self._ready.learner.state
-        updates = state.update_number - (last.update_number if last else 0)
-        # The first position of a stream that starts at the end is saved at once: a crash before that would lose what came in between.
-        first = last is None and bool(state.positions) and self._config.kafka.start == "latest"
-        if self._unsaved() and (first or self._config.snapshots.is_due(time.monotonic() - self._tried_at_s, updates)):
-            self._saving = threading.Thread(target=self._save, name="save", daemon=True)
-            self._saving.start()
-
-    def _unsaved(self) -> bool:
-        last = self._ready.saver.last
-        return last is None or format_positions(self._ready.learner.state.positions) != last.position
-
-    def _save(self) -> None:
-        """The save thread. The store may be away for a while: updates go on and it is tried again when next due."""
-        self._tried_at_s = time.monotonic()
-        try:
-            self._ready.saver.save(self._ready.learner, self._client, self._between_turns)
-            self._snapshot_problem = None
-            self._ready.saver.tidy()
-        except Exception as error:
-            log.error("no snapshot: %s", error)
-            self._snapshot_problem = f"{type(error).__name__}: {error}"
-            if not (isinstance(error, MemstreamError) and error.retriable):
-                self._fail(error)
+    def _read(self, owns_lineage: bool, letters: list[Any] | None = None) -> None:
+        parts = self._own
+        self._role = Leading(
+            self._config,
+            parts.learner,
+            parts.loop,
+            parts.saver,
+            self._window,
+            self._freshness,
+            self._open_poller,
+            self._stop,
+            role=Role.READER if self._config.replicas.mode == "consume" else Role.LEADER,
+            owns_lineage=owns_lineage,
+            letters=letters or (),
+        )
 
     def _between_turns(self, call: Callable[[], Any]) -> Any:
-        return self._ready.loop.call(call).result(CALL_TIMEOUT_S)
+        return self._own.loop.call(call).result(CALL_TIMEOUT_S)
+
+    def _replace_memory(self, loaded: Loaded) -> None:
+        """Put a snapshot into the memory's place. Answers from a pool end first, since they read it; others ask elsewhere meanwhile."""
+        parts = self._own
+        read_in_place = parts.engine.kind == "tokens"
+
+        def install() -> bool:
+            if read_in_place and parts.loop.running:
+                return False
+            loaded.install()
+            parts.learner.begin_at(loaded.state, loaded.saved.generation)
+            self._window.clear()
+            self._freshness.complete, self._freshness.caught_up = None, False
+            return True
+
+        self._restoring = f"restores snapshot {loaded.saved.epoch}" if read_in_place else None
+        try:
+            deadline_s = time.monotonic() + self._config.answers.timeout_s + CALL_TIMEOUT_S
+            while not self._between_turns(install):
+                if time.monotonic() > deadline_s:
+                    raise MemstreamError("answers did not end in time to restore a snapshot")
+                time.sleep(QUIET_S)
+        finally:
+            self._restoring = None
+
+    # ------------------------------------------------------------------ ending
 
     def drain(self) -> ReplicaStatus:
-        """Finish the document, save, commit, let go of the stream. Answers go on."""
+        """Finish the document, save, commit, let go of the stream. A follower takes the last of its leader's commits. Answers go on."""
         self._stop.set()
+        self._news.set()
         self._ingest.join()
-        if self._failure is None and self._parts is not None and self._phase not in (Phase.SERVING, Phase.DRAINED):
-            self._settle_pending()
-            if self._saving is not None:
-                self._saving.join()
+        role = self._role
+        if self._failure is None and self._phase not in (Phase.SERVING, Phase.DRAINED) and role is not None:
             self._phase = Phase.DRAINING
-            if self._owns_lineage and self._poller is not None:
-                self._save_last()
+            if isinstance(role, Leading):
+                role.drain()
+            elif isinstance(role, Following):
+                role.wait_for_end(time.monotonic() + DRAIN_FOLLOWER_S)
+            self._final_sha256 = self._between_turns(self._own.saver.sha256)
+        if isinstance(role, Leading):
+            role.close()
         if self._failure is None and self._phase is not Phase.SERVING:
             self._phase = Phase.DRAINED
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
         return self.status()
 
     def close(self) -> None:
         """End the device's thread; whoever still waits for an answer is told so."""
         self._stop.set()
+        self._news.set()
         if self._parts is not None:
             self._parts.loop.close()
-
-    def _save_last(self) -> None:
-        if self._unsaved():
-            self._persist()
-
-    def _persist(self, tries: int = DRAIN_RETRIES) -> None:
-        """The last snapshot before the end: a store or a broker that is away for a moment is waited for."""
-        try:
-            self._client.renew()
-            self._ready.saver.save(self._ready.learner, self._client, self._between_turns, merge=False)
-        except MemstreamError as error:
-            if not error.retriable or tries == 1:
-                raise
-            log.warning("no snapshot yet: %s", error)
-            time.sleep(RETRY_S)
-            self._persist(tries - 1)
 
     # ------------------------------------------------------------------ answering
 
@@ -332,46 +399,12 @@ class Replica:
             "device": self._device,
             "at_s": time.time(),
         }
-        if self._parts is None:
+        parts, role = self._parts, self._role
+        if parts is None:
             return ReplicaStatus(**common, loading=True)
-        parts, state, last = self._parts, self._parts.learner.state, self._parts.saver.last
-        complete_s, poller = self._complete_up_to_s, self._poller
-        still = self._phase in (Phase.DRAINED, Phase.SERVING) and last is not None and last.update_number == state.update_number
-        return ReplicaStatus(
-            **common,
-            update_number=state.update_number,
-            version=version_of(state),
-            position=format_positions(state.positions),
-            highwater=self._highwaters,
-            counts={outcome.value: count for outcome, count in state.counts.items()},
-            watermark_ms=seen_watermark_ms(state),
-            caught_up=self._caught_up,
-            **freshness(complete_s),
-            remembered_documents=len(state.ledger),
-            remembered_updates=parts.engine.remembered,
-            memory_tokens=parts.engine.num_tokens,
-            documents_cut=state.documents_cut,
-            tokens_left_out=state.tokens_left_out,
-            running_answers=parts.loop.running,
-            waiting_answers=parts.loop.waiting,
-            answered=parts.answering.answered,
-            turns={turn.value: count for turn, count in parts.loop.turns.items()},
-            turn_s=parts.loop.turn_s,
-            seconds={turn.value: seconds for turn, seconds in parts.loop.seconds.items()},
-            epoch=last.epoch if last else None,
-            epoch_age_s=time.time() - last.created_at_s if last else None,
-            snapshot_problem=self._snapshot_problem,
-            poller_deaths=poller.deaths if poller else 0,
-            memory_sha256=last.memory_sha256 if last and still else None,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """What a replica has once it is ready."""
-
-    engine: Engine
-    learner: Learner
-    saver: Saver
-    loop: DeviceLoop
-    answering: Answering
+        fields = common | {"generation": self._chain.generation} | parts.figures(self._freshness)
+        if role is not None:
+            fields |= {"role": role.role, **role.standing()}
+        last = parts.saver.last
+        saved = last.memory_sha256 if last is not None and self._phase is Phase.SERVING else None
+        return ReplicaStatus(**fields, loading=self._unfit() is not None, memory_sha256=saved or self._final_sha256)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.config import AnswerConfig
-from actors.errors import Busy, Ended, Interrupted, NoReplica, Overdue, ReplicaLost
-from actors.messages import Answer, Begun, DocumentsPage, DocumentsQuery, Fate, Phase, Piece, Question, ReplicaStatus, Told
+from actors.errors import Busy, Ended, Interrupted, NoReplica, NotReady, Overdue, ReplicaLost
+from actors.messages import Answer, Begun, DocumentsPage, DocumentsQuery, Fate, Leader, Phase, Piece, Question, ReplicaStatus, Role, Told
 from pipeline.positions import parse_positions
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,12 @@ class Board:
         heard.status, heard.at_s, heard.lost = status, now_s, None
         self._tell()
 
+    @property
+    def leader(self) -> Leader | None:
+        """Who leads: of those that say so, the one that has claimed the stream last."""
+        leaders = [Leader(each.status.replica, each.status.generation) for each in self._heard if each.status.role is Role.LEADER]
+        return max(leaders, key=lambda leader: leader.generation, default=None)
+
     def lose(self, number: int, reason: str) -> None:
         """A replica did not answer: it is passed over until it is heard of again."""
         self._heard[number].lost = reason
@@ -94,6 +100,9 @@ class Board:
         heard, now_s = self._heard[number], time.monotonic()
         restarts = max(0, len(heard.lives) - 1)
         status = replace(heard.status, restarts=restarts)
+        leader = self.leader
+        if status.role is Role.LEADER and leader is not None and leader.generation > status.generation:
+            return replace(status, phase=Phase.DOWN, problem=f"replica {leader.replica} leads in its place, and it has not noticed yet")
         silent_s = now_s - heard.at_s
         if heard.lost is not None:
             return replace(status, phase=Phase.DOWN, problem=crash_looping(restarts, heard.lost))
@@ -179,7 +188,7 @@ class Router:
                 full[number] = busy
                 if told.begun or not any(each.replica not in full for each in knowing_most(self.board.statuses())):
                     raise
-            except (ReplicaLost, Ended) as error:
+            except (ReplicaLost, Ended, NotReady) as error:
                 log.warning("replica %d did not answer: %s", number, error)
                 self.board.lose(number, str(error))
                 told.again()
@@ -190,7 +199,7 @@ class Router:
         best = [status for status in knowing_most(statuses, question) if status.replica not in full]
         if best:
             return best[0].replica
-        if not any(status.phase in (Phase.STARTING, Phase.WAITING, Phase.DOWN) for status in statuses):
+        if not any(status.loading or status.phase in (Phase.STARTING, Phase.WAITING, Phase.DOWN) for status in statuses):
             raise NoReplica("; ".join(f"replica {each.replica} {each.phase}: {each.problem}" for each in statuses))
         return None
 

@@ -1,4 +1,4 @@
-"""Writes a replica's snapshots while it goes on learning, and restores from them.
+"""Writes a replica's snapshots while it goes on learning, restores from them, and follows those that others write.
 
 SNAPSHOT-IS-TRUTH: the numbered steps of `Saver.save` are the only way a position becomes durable.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import transformers
@@ -18,10 +18,9 @@ from actors.config import StreamConfig
 from actors.images import images_of
 from actors.learner import Learner
 from actors.messages import Saved
-from actors.poller import PollerClient
 from model.engine import Engine
 from pipeline.errors import MemstreamError
-from pipeline.positions import StreamState, format_positions
+from pipeline.positions import StreamState
 from pipeline.snapshots.collector import Collector
 from pipeline.snapshots.manifest import Manifest
 from pipeline.snapshots.writer import SnapshotContent, SnapshotStore
@@ -47,8 +46,24 @@ class Lineage:
         return cls(build=build, device=name, threads=torch.get_num_threads())
 
 
+class Settles(Protocol):
+    """What a save needs of a poller."""
+
+    def flush(self, timeout_s: float) -> None: ...
+
+    def commit(self, positions: Mapping[str, int], metadata: str) -> None: ...
+
+
+class Loaded(NamedTuple):
+    """A snapshot that is at hand: `install` puts it in the memory's place, between two turns, while no answer reads that."""
+
+    install: Callable[[], None]
+    state: StreamState
+    saved: Saved
+
+
 class Saver:
-    """Snapshots of one replica: the owner of the lineage writes them, all restore from them."""
+    """Snapshots of one replica: the leader writes them, all restore from them."""
 
     def __init__(self, config: StreamConfig, store: SnapshotStore, engine: Engine, device: torch.device) -> None:
         self._config, self._store = config, store
@@ -58,34 +73,71 @@ class Saver:
         self._generation: int | None = None
         self.last: Saved | None = None
 
-    def claim(self) -> None:
-        """Become the stream's one writer."""
-        self._generation = self._store.claim_generation()
+    def claim(self, deployment: str = "", after: int | None = None) -> int:
+        """Become the stream's one writer, as `SnapshotStore.claim_generation`; returns the generation."""
+        self._generation = self._store.claim_generation(deployment, after)
+        return self._generation
+
+    def claimed_by(self) -> str | None:
+        """The deployment of the newest writer."""
+        return self._store.claimed_by()
 
     def restore(self) -> StreamState | None:
-        """Load the latest whole snapshot into memory; None if there is none.
+        """Load the latest whole snapshot into memory, which nobody reads yet; None if there is none.
 
         Raises:
             SnapshotMismatch: it belongs to another model, or an older memstream wrote it.
             SnapshotError: none of the snapshots is whole, or the store does not answer.
         """
+        manifest = self.latest()
+        if manifest is None:
+            return None
+        loaded = self.load(manifest)
+        loaded.install()
+        return loaded.state
+
+    def newest_epoch(self) -> int | None:
+        """The number of the newest snapshot, whole or not; None if there is none."""
+        return max(self._store.epochs(), default=None)
+
+    def latest(self) -> Manifest | None:
+        """The latest whole snapshot, None if there is none; raises as `restore`."""
         latest = self._store.latest()
         if latest is None:
             return None
         for problem in latest.problems:
             log.error("snapshot not used: %s", problem)
-        manifest = latest.manifest
-        manifest.require_model(self._images.fingerprint, self._images.shape())
+        latest.manifest.require_model(self._images.fingerprint, self._images.shape())
+        return latest.manifest
+
+    def load(self, manifest: Manifest) -> Loaded:
+        """Fetch what can be fetched of a snapshot while the memory is still in use; raises as `restore`."""
         self._warn_if_other_lineage(manifest)
         if self._config.model.seed != manifest.seed and manifest.memory.kind == "tokens":
             log.warning("model.seed %d is not used: this stream goes on with its own, %d", self._config.model.seed, manifest.seed)
-        self._images.restore(manifest, self._store)
-        self._store.adopt(manifest)
-        state = self._store.read_state(manifest)
-        self.last = _saved(manifest, state)
-        return state
+        restore, state = self._images.restoring(manifest, self._store), self._store.read_state(manifest)
+        saved = _saved(manifest)
 
-    def save(self, learner: Learner, poller: PollerClient, between_turns: BetweenTurns, *, merge: bool = True) -> Saved:
+        def install() -> None:
+            restore()
+            self._store.adopt(manifest)
+            self.last = saved
+
+        return Loaded(install, state, saved)
+
+    def adopt(self, epoch: int, between_turns: BetweenTurns) -> None:
+        """Somebody else has saved this memory: its blocks lie in his segments now, and whoever leads next does not write them again."""
+        manifest = self._store.load(epoch)
+        settled = self._images.adopt(manifest, self._store)
+        between_turns(settled)
+        self._store.adopt(manifest)
+        self.last = _saved(manifest)
+
+    def sha256(self) -> str:
+        """Of the memory as it is. Between two turns."""
+        return self._images.sha256()
+
+    def save(self, learner: Learner, poller: Settles, between_turns: BetweenTurns, *, merge: bool = True) -> Saved:
         """Write one snapshot while updates go on; `between_turns` calls a function where memory and state fit each other.
 
         `merge`: write some old blocks anew beside it, see `SnapshotStore.write`.
@@ -96,13 +148,13 @@ class Saver:
         4. Tell the consumer group, for lag tools; a failure here is only logged.
         """
         if self._generation is None:
-            raise ValueError("only the owner of the lineage writes snapshots")
+            raise ValueError("only who has claimed the stream writes snapshots")
         image, state = between_turns(lambda: (self._images.stage(), learner.state))  # 1
         poller.flush(self._config.dead_letters.flush_timeout_s)  # 2
         manifest = self._store.write(self._content(image, state), self._generation, merge=merge)  # 3
         settled = self._images.saved(manifest, image, self._store)
         between_turns(settled)
-        self.last = _saved(manifest, state)
+        self.last = _saved(manifest)
         try:
             poller.commit(manifest.positions, f"{self._config.stream}@{manifest.epoch}")  # 4
         except MemstreamError as error:
@@ -139,12 +191,14 @@ class Saver:
             )
 
 
-def _saved(manifest: Manifest, state: StreamState) -> Saved:
+def _saved(manifest: Manifest) -> Saved:
     return Saved(
         epoch=manifest.epoch,
         memory_sha256=manifest.memory_sha256,
-        position=format_positions(state.positions),
-        counts={outcome.value: count for outcome, count in state.counts.items()},
+        position=dict(manifest.positions),
+        counts={outcome.value: count for outcome, count in manifest.counts.items()},
         update_number=manifest.update_number,
         created_at_s=manifest.created_at.timestamp(),
+        generation=manifest.generation,
+        commits=manifest.commits,
     )

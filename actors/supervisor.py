@@ -1,4 +1,4 @@
-"""Starts the replicas and the query actor of one stream, watches them, and drains them.
+"""Starts the replicas and the query actor of one stream, watches them, says who leads next, and drains them.
 
 supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
       |                              ^
@@ -7,9 +7,11 @@ supervisor (driver) -- starts --> replicas 0..R-1 -- each starts --> its poller
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
@@ -22,8 +24,11 @@ from actors.lives import Lives
 from actors.messages import Answer, Phase, Question, ReplicaStatus
 from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
+from actors.succession import Succession
 from pipeline.errors import ConfigurationError, MemstreamError
 from pipeline.snapshots.roots import is_local
+
+log = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 
@@ -43,6 +48,7 @@ class Supervisor:
 
     def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any, threads: int) -> None:
         self.config, self._replicas, self._query = config, replicas, query
+        self._succession = Succession(config.replicas.leader_silent_s)
         needs = (threads, config.replicas.num_gpus)
         self._lives = [Lives(needs=needs, look=replica.life) for replica in replicas]
 
@@ -54,7 +60,8 @@ class Supervisor:
             ConfigurationError: the cluster has too little, or it already runs this stream.
         """
         threads = fit(config)
-        replicas = [ReplicaHandle(_start_replica(config, number, threads), number) for number in range(config.replicas.count)]
+        deployment = uuid4().hex
+        replicas = [ReplicaHandle(_start_replica(config, number, threads, deployment), number) for number in range(config.replicas.count)]
         query = QueryActorProcess.options(
             name=query_name(config.stream),
             namespace=NAMESPACE,
@@ -90,7 +97,7 @@ class Supervisor:
         return answer
 
     def healthy(self) -> list[ReplicaStatus]:
-        """All replicas as they stand. One that cannot go on is shown as such, and the others do.
+        """All replicas as they stand. One that cannot go on is shown as such, and the others do; where nobody leads, one is told to.
 
         Raises:
             ReplicaFailed: none of them can go on.
@@ -99,10 +106,21 @@ class Supervisor:
         for lives, replica in zip(self._lives, self._replicas, strict=True):
             if lives.over is not None:
                 replica.kill()  # Ray would start it again without end
+        self._succeed(statuses)
         over = [status for status in statuses if self._is_over(status)]
         if len(over) == len(statuses):
             raise ReplicaFailed("; ".join(f"replica {status.replica}: {status.problem}" for status in over))
         return statuses
+
+    def _succeed(self, statuses: Sequence[ReplicaStatus]) -> None:
+        """Have the furthest follower lead where nobody does."""
+        if self.config.replicas.mode != "follow" or self.config.replicas.count == 1:
+            return
+        number = self._succession.next(statuses, [lives.life for lives in self._lives])
+        if number is not None:
+            leader = self._succession.leader
+            log.warning("replica %d of %s is told to lead", number, self.config.stream)
+            self._replicas[number].lead(None if leader is None else leader.generation)
 
     def watch(self, enough: Callable[[list[ReplicaStatus]], bool]) -> Iterator[list[ReplicaStatus]]:
         """The statuses, again and again, until `enough` of them.
@@ -209,7 +227,7 @@ def _told(node: Mapping[str, float]) -> str:
     return f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs"
 
 
-def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
+def _start_replica(config: StreamConfig, number: int, threads: int, deployment: str) -> Any:
     options = {
         "name": replica_name(config.stream, number),
         "namespace": NAMESPACE,
@@ -218,7 +236,7 @@ def _start_replica(config: StreamConfig, number: int, threads: int) -> Any:
         "max_restarts": config.replicas.max_restarts,
     }
     try:
-        return ReplicaActor.options(**options).remote(config, number, threads)
+        return ReplicaActor.options(**options).remote(config, number, threads, deployment)
     except ValueError as error:
         raise ConfigurationError(
             f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name"

@@ -59,7 +59,7 @@ def measured(memory: BlockMemory, root: Path) -> dict[str, float]:
     started = time.perf_counter()
     latest = store.latest()
     assert latest is not None
-    BlockImages(fresh).restore(latest.manifest, store)
+    BlockImages(fresh).restoring(latest.manifest, store)()
     restored_s = time.perf_counter() - started
     assert np.array_equal(fresh.updates(), memory.updates())
     return {

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from actors.errors import NoReplica
-from actors.messages import Answer, Choice, Knowledge, Phase, Question, ReplicaStatus, Source
+from actors.messages import Answer, Choice, Knowledge, Phase, Question, ReplicaStatus, Role, Source
 from jobs.running import find_stream
 from pipeline.errors import ConfigurationError, MemstreamError
 
@@ -128,7 +128,8 @@ def status_of(body: Mapping[str, Any]) -> ReplicaStatus:
     names = {field.name for field in fields(ReplicaStatus)}
     times = {"watermark_ms": _ms(body.get("watermark")), "complete_up_to_ms": _ms(body.get("complete_up_to"))}
     known = {name: value for name, value in body.items() if name in names}
-    return ReplicaStatus(**{**known, **times, "phase": Phase(body["phase"])})
+    role = None if body.get("role") is None else Role(body["role"])
+    return ReplicaStatus(**{**known, **times, "phase": Phase(body["phase"]), "role": role})
 
 
 def _ms(iso: str | None) -> int | None:

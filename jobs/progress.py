@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from actors.messages import ReplicaStatus
+from actors.messages import ReplicaStatus, Role
 from pipeline.records import Outcome
 
 _LINE_EVERY_S = 5.0
@@ -67,7 +67,8 @@ def status_line(status: ReplicaStatus) -> str:
     >>> status_line(ReplicaStatus(replica=0, phase=Phase.RUNNING, counts=counts, position=position, highwater=highwater))
     'replica 0 running: 3 applied, 1 gap, 5 behind'
     """
-    return f"replica {status.replica} {status.phase}: {status.problem or ', '.join(_parts(status)) or 'nothing read yet'}"
+    leads = ", leads" if status.role is Role.LEADER and status.generation else ""
+    return f"replica {status.replica} {status.phase}{leads}: {status.problem or ', '.join(_parts(status)) or 'nothing read yet'}"
 
 
 def _parts(status: ReplicaStatus) -> list[str]:
@@ -75,6 +76,8 @@ def _parts(status: ReplicaStatus) -> list[str]:
     if status.position:
         behind = lag(status)
         parts.append("caught up" if status.caught_up else "reading" if behind is None else f"{behind} behind")
+    if status.behind_commits:
+        parts.append(f"{status.behind_commits} commits behind its leader")
     return parts + ([f"epoch {status.epoch}"] if status.epoch is not None else [])
 
 
@@ -91,8 +94,8 @@ COLOURS = {"running": "green", "serving": "green", "failed": "bold red", "down":
 def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
     """All replicas, one a row, and below what each of them says is wrong."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("#", "phase", "stale by", "behind", "docs", "learned", "other", "asked", "snapshot"):
-        table.add_column(name, justify="left" if name in ("phase", "#") else "right", no_wrap=True)
+    for name in ("#", "phase", "role", "stale by", "behind", "docs", "learned", "other", "asked", "snapshot"):
+        table.add_column(name, justify="left" if name in ("phase", "#", "role") else "right", no_wrap=True)
     for status in statuses:
         table.add_row(*_cells(status))
     told = [
@@ -128,6 +131,7 @@ def _cells(status: ReplicaStatus) -> list[Text]:
     cells = [
         str(status.replica),
         "",
+        role(status),
         "never" if status.staleness_s is None else f"{status.staleness_s:.1f} s",
         "0" if status.caught_up else "" if behind is None else f"{behind:,}",
         f"{status.remembered_documents:,}",
@@ -138,6 +142,19 @@ def _cells(status: ReplicaStatus) -> list[Text]:
     ]
     phase = Text(f"● {status.phase.value}", style=COLOURS.get(status.phase.value, "yellow"))
     return [phase if number == 1 else Text(cell) for number, cell in enumerate(cells)]
+
+
+def role(status: ReplicaStatus) -> str:
+    """What a replica does, and how far behind its leader it is.
+
+    >>> from actors.messages import Phase
+    >>> role(ReplicaStatus(replica=1, phase=Phase.RUNNING, role=Role.FOLLOWER, behind_commits=7, behind_updates=3, behind_s=0.42))
+    'follower, 7 commits (0.4 s) behind'
+    """
+    if status.role is None:
+        return ""
+    behind = f", {status.behind_commits:,} commits ({status.behind_s:.1f} s) behind" if status.behind_commits else ""
+    return f"{status.role.value}{behind}"
 
 
 def _age(seconds: float | None) -> str:

@@ -21,6 +21,7 @@ import typer
 from actors.cluster import connect, disconnect
 from actors.config import StreamConfig
 from actors.messages import ReplicaStatus
+from actors.succession import speaker
 from actors.supervisor import ReplicaLost, Supervisor
 from jobs.command import start
 from jobs.config import as_yaml, load_config
@@ -139,8 +140,8 @@ def watch_and_drain(supervisor: Supervisor, progress: Progress, enough: Callable
 
 
 def result_of(config: StreamConfig, statuses: list[ReplicaStatus]) -> dict[str, Any]:
-    """What one run came to. The owner of the lineage speaks for the stream: it wrote the snapshot."""
-    owner = statuses[0]
+    """What one run came to. The leader speaks for the stream: it wrote the snapshot."""
+    owner = speaker(statuses)
     return {
         "stream": config.stream,
         "epoch": owner.epoch,

@@ -122,6 +122,9 @@ class BlockEngine:
             yield
         return blocks
 
+    def room(self, updates: int) -> Generator[None, None, None]:
+        yield from ()
+
     def commit(self, prepared: Sequence[Block], forget: Collection[int] = ()) -> Learned:
         updates, left = self.memory.apply(prepared, forget)
         return Learned(updates=tuple(updates), forgotten=(*forget, *left))

@@ -168,14 +168,18 @@ class Engine(Protocol):
         ...
 
     def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, Any]:
-        """Write one document's chunks, each behind the one before; readers see nothing of it yet.
+        """What one document's chunks write, each behind the one before; the memory stays as it is.
 
-        Gives way after each turn of the device, and returns what `commit` takes. Raises UpdateFailed, and nothing is kept.
+        Gives way after each turn of the device, and returns what `commit` takes, a sequence of one for each chunk. Raises UpdateFailed.
         """
         ...
 
+    def room(self, updates: int) -> Generator[None, None, None]:
+        """Gives way where a commit of so many updates finds no room now: `can_learn` is about them until it is taken up again."""
+        ...
+
     def commit(self, prepared: Any, forget: Collection[int] = ()) -> Learned:
-        """Show readers what was prepared, and take the updates `forget` out, in one step."""
+        """Write what was prepared, here or on another replica, and take the updates `forget` out, in one step."""
         ...
 
     # ------------------------------------------------------------------ answering

@@ -36,6 +36,7 @@ class PoolEngine:
     def __init__(self, pool: MemoryPool, conversation: Conversation) -> None:
         self.pool, self.conversation = pool, conversation
         self._alive = set(pool.alive_updates().tolist()) if pool.num_tokens else set()
+        self._wanted = 1
         self._arenas = Arenas(_shape(pool))
         self._running: dict[Row, tuple[Running, PoolView]] = {}
         end = conversation.end
@@ -80,29 +81,40 @@ class PoolEngine:
     # ------------------------------------------------------------------ learning
 
     def can_learn(self) -> bool:
-        return self.pool.has_room()
+        return self.pool.has_room(self._wanted)
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, tuple[int, ...]]:
-        """The numbers of the updates; they are part of the writer's version, which readers do not see before `commit`."""
-        numbers = []
-        try:
-            for chunk in chunks:
-                numbers.append(self.pool.update(torch.tensor(chunk), publish=False))
+    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, tuple[Tensor, ...]]:
+        """The deltas, [L, K, D] each, on the host."""
+        deltas, tail_LKD = [], self.pool.tail_LKD
+        for chunk in chunks:
+            delta = self.pool.delta(torch.tensor(chunk), tail_LKD)
+            tail_LKD = delta[:, -self.pool.block :]
+            deltas.append(delta.cpu())
+            yield
+        return tuple(deltas)
+
+    def room(self, updates: int) -> Generator[None, None, None]:
+        if not self.pool.has_room(updates):
+            self._wanted = updates
+            try:
                 yield
-        except (UpdateFailed, RuntimeError):  # torch's own: out of memory, which may pass, or worse
+            finally:
+                self._wanted = 1
+
+    def commit(self, prepared: Sequence[Tensor], forget: Collection[int] = ()) -> Learned:
+        try:
+            numbers = tuple(self.pool.apply(delta, publish=False) for delta in prepared)
+        except (UpdateFailed, RuntimeError):  # torch's own: out of memory, or worse
             self.pool.rollback()
             raise
-        return tuple(numbers)
-
-    def commit(self, prepared: tuple[int, ...], forget: Collection[int] = ()) -> Learned:
         self.pool.publish()
-        known, self._alive = {*self._alive, *prepared}, set(self.pool.alive_updates().tolist())
-        return Learned(updates=tuple(prepared), forgotten=tuple(sorted(known - self._alive)))
+        known, self._alive = {*self._alive, *numbers}, set(self.pool.alive_updates().tolist())
+        return Learned(updates=numbers, forgotten=tuple(sorted(known - self._alive)))
 
     def load(self, layers: Iterable[PoolLayer], update_number: int) -> None:
         """Replace the whole pool."""
         self.pool.load(layers, update_number)
-        self._alive = set(self.pool.alive_updates().tolist())
+        self._alive = set(self.pool.alive_updates().tolist()) if self.pool.num_tokens else set()
 
     # ------------------------------------------------------------------ answering
 

@@ -79,7 +79,7 @@ class LedgerRow:
     tokens_left_out: int = 0
 
     @classmethod
-    def of(cls, document: Document, updates: Sequence[int], *, tokens: int, tokens_left_out: int) -> Self:
+    def of(cls, document: Document, updates: Sequence[int], *, tokens: int, tokens_left_out: int = 0) -> Self:
         """The row of a document that was learned by `updates`, at least one."""
         if not updates:
             raise ValueError(f"document {document.document_id!r} was learned by no update")

@@ -10,12 +10,12 @@ proves it from the numbers alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from pipeline.ledger import Ledger, LedgerRow
-from pipeline.records import Document, Outcome, Partition, Positions, Record
+from pipeline.records import Outcome, Partition, Positions
 
 
 def _no_counts() -> dict[Outcome, int]:
@@ -27,9 +27,10 @@ class StreamState:
     """What a replica knows besides its pool. Every transition raises ValueError where it would skip or repeat an offset.
 
     `origin` is where the counting began, `positions` the next offsets to read (same partitions). `watermark_ms` is the latest event time
-    passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one. `topic_ids`
-    tell the topics that the positions belong to from ones made anew under the same names. `tokens_left_out` are the text tokens that were
-    cut off `documents_cut` documents, because they were longer than one document may be.
+    passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one; `commits` how
+    many transitions there were, and so the number of the next commit. `topic_ids` tell the topics that the positions belong to from ones
+    made anew under the same names. `tokens_left_out` are the text tokens that were cut off `documents_cut` documents, because they were
+    longer than one document may be.
 
     >>> state = StreamState.beginning({Partition("news", 0): 40})
     >>> state = state.passed(Partition("news", 0), 41, Outcome.FILTERED)
@@ -43,6 +44,7 @@ class StreamState:
     watermark_ms: int | None = None
     counts: Mapping[Outcome, int] = field(default_factory=_no_counts)
     update_number: int = 0
+    commits: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     tokens_left_out: int = 0
@@ -53,34 +55,32 @@ class StreamState:
         """The state before the first record, at `origin`."""
         return cls(origin=dict(origin), positions=dict(origin))
 
-    def applied(
-        self, document: Document, updates: Sequence[int], *, tokens: int, tokens_left_out: int = 0, replaces: str | None = None
-    ) -> StreamState:
-        """After `document` was written into memory by `updates`: the next numbers in turn, at least one.
+    def applied(self, row: LedgerRow, replaces: str | None = None) -> StreamState:
+        """After a document was written into memory by the updates of its `row`: the next numbers in turn, at least one.
 
-        `tokens` of its text were learned and `tokens_left_out` cut off. `replaces`: the id of the document whose place it takes.
+        `replaces`: the id of the document whose place it takes.
         """
-        if list(updates) != list(range(self.update_number, self.update_number + len(updates))):
-            raise ValueError(f"updates {list(updates)} do not go on from {self.update_number}")
-        row = LedgerRow.of(document, updates, tokens=tokens, tokens_left_out=tokens_left_out)
+        if list(row.updates) != list(range(self.update_number, self.update_number + len(row.updates))):
+            raise ValueError(f"updates {list(row.updates)} do not go on from {self.update_number}")
         ledger = self.ledger if replaces is None else self.ledger.without((replaces,))
-        passed = self.passed(document.partition, document.record.end, Outcome.APPLIED, document.event_time_ms)
+        passed = self.passed(row.partition, row.offset + 1, Outcome.APPLIED, row.event_time_ms)
         return replace(
             passed,
-            update_number=self.update_number + len(updates),
+            update_number=self.update_number + len(row.updates),
             ledger=ledger.with_row(row),
-            tokens_left_out=self.tokens_left_out + tokens_left_out,
-            documents_cut=self.documents_cut + (tokens_left_out > 0),
+            tokens_left_out=self.tokens_left_out + row.tokens_left_out,
+            documents_cut=self.documents_cut + (row.tokens_left_out > 0),
         )
 
-    def deleted(self, record: Record, document_ids: Collection[str]) -> StreamState:
-        """After a tombstone took these documents out of memory."""
-        passed = self.passed(record.partition, record.end, Outcome.DELETED)
-        return replace(passed, ledger=self.ledger.without(document_ids))
+    def passed(
+        self, partition: Partition, end: int, outcome: Outcome, event_time_ms: int | None = None, removed: Collection[str] = ()
+    ) -> StreamState:
+        """After the one record before `end`, which came to `outcome`. A position that jumps is a `gap` and must be said first.
 
-    def passed(self, partition: Partition, end: int, outcome: Outcome, event_time_ms: int | None = None) -> StreamState:
-        """After the one record before `end`, which came to `outcome`. A position that jumps is a `gap` and must be said first."""
-        return self._advanced(partition, end - 1, end, outcome, event_time_ms)
+        `removed`: ids of the documents that it took out of memory.
+        """
+        advanced = self._advanced(partition, end - 1, end, outcome, event_time_ms)
+        return replace(advanced, ledger=self.ledger.without(removed)) if removed else advanced
 
     def gap(self, partition: Partition, first: int, end: int) -> StreamState:
         """After the offsets `first` up to and without `end`, at which there is no record: compacted away, aged out or a marker."""
@@ -92,7 +92,12 @@ class StreamState:
         """With a partition that the topic has newly got; its counting begins at `position`."""
         if partition in self.positions:
             raise ValueError(f"{partition} is already part of this stream, at {self.positions[partition]}")
-        return replace(self, origin={**self.origin, partition: position}, positions={**self.positions, partition: position})
+        origin, positions = {**self.origin, partition: position}, {**self.positions, partition: position}
+        return replace(self, origin=origin, positions=positions, commits=self.commits + 1)
+
+    def with_topics(self, topic_ids: Mapping[str, str]) -> StreamState:
+        """With what is known of the topics that the positions belong to."""
+        return replace(self, topic_ids=dict(topic_ids), commits=self.commits + 1)
 
     def rewound(self, partition: Partition, position: int) -> StreamState:
         """At an earlier `position` of a log that was recreated or truncated. What was passed stays counted: the origin moves along.
@@ -103,7 +108,7 @@ class StreamState:
         if position >= old:
             raise ValueError(f"{partition}: {position} is not before {old}")
         origin = {**self.origin, partition: self.origin[partition] + position - old}
-        return replace(self, origin=origin, positions={**self.positions, partition: position})
+        return replace(self, origin=origin, positions={**self.positions, partition: position}, commits=self.commits + 1)
 
     def forgetting(self, updates: Collection[int]) -> StreamState:
         """Without these updates; documents that have none left are no longer in the ledger."""
@@ -127,6 +132,7 @@ class StreamState:
         return replace(
             self,
             positions={**self.positions, partition: end},
+            commits=self.commits + 1,
             counts={**self.counts, outcome: self.counts.get(outcome, 0) + end - first},
             watermark_ms=_later(self.watermark_ms, event_time_ms),
         )

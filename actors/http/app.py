@@ -31,7 +31,8 @@ from actors.http.keys import Doorkeeper
 from actors.http.metrics import Metrics
 from actors.http.openai import ChatRequest, CompletionRequest, Writer, iso, named_model
 from actors.http.streams import Stream, Streams, end
-from actors.messages import Answer, Begun, DocumentsQuery, Knowledge, Phase, Piece, Question, ReplicaStatus, Told
+from actors.messages import Answer, Begun, DocumentsQuery, Knowledge, Phase, Piece, Question, ReplicaStatus, Role, Told
+from actors.succession import speaker
 
 R = TypeVar("R", bound=BaseModel)
 PAGE = Path(__file__).parent / "page"
@@ -288,7 +289,12 @@ def _knowledge(app: FastAPI, front: Front) -> None:
         front.admit(request, "ask")
         found = front.stream(stream)
         statuses = found.statuses()
-        return {"stream": found.name, "replicas": [_status(status) for status in statuses]}
+        leader = speaker(statuses) if statuses else None
+        return {
+            "stream": found.name,
+            "leader": leader.replica if leader is not None and leader.role is Role.LEADER else None,
+            "replicas": [_status(status) for status in statuses],
+        }
 
     @app.get("/v1/knowledge/documents")
     async def documents(

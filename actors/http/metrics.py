@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from actors.http.streams import Streams
-from actors.messages import Knowledge, ReplicaStatus
+from actors.messages import Knowledge, ReplicaStatus, Role
 
 LABELS = ["stream", "replica"]
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
@@ -110,6 +110,11 @@ GAUGES = {
     "answers_waiting": ("Questions that wait.", lambda status: status.waiting_answers),
     "turn_seconds": ("How long the device's turn of this moment has lasted.", lambda status: status.turn_s),
     "version": ("Documents learned and deleted.", lambda status: status.version),
+    "leader": ("1 on the replica that leads.", lambda status: int(status.role is Role.LEADER)),
+    "generation": ("Claims on the stream so far: it grows when another replica leads.", lambda status: status.generation),
+    "behind_commits": ("Commits that a follower has not applied yet.", lambda status: status.behind_commits),
+    "behind_updates": ("Updates among them.", lambda status: status.behind_updates),
+    "behind_seconds": ("Since a follower last knew what its leader knew.", lambda status: status.behind_s),
     "tokens_left_out": ("Tokens cut off from documents that were too long.", lambda status: status.tokens_left_out),
 }
 COUNTERS = {
@@ -119,5 +124,6 @@ COUNTERS = {
         "Processes reading the topics that died or hung; what kills two at one place is passed over.",
         lambda status: status.poller_deaths,
     ),
+    "forward_passes": ("Chunks that a replica's model was run over to learn them.", lambda status: status.forward_passes),
     "replica_answers": ("Answers that a replica gave.", lambda status: status.answered),
 }

@@ -46,10 +46,10 @@ class Home(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Block:
-    """What one update wrote: states [R, n, D] and keys [n, E], both bfloat16 on the host, and the digest of both."""
+    """What one update wrote: states [R, n, D] and keys [n, E], both bfloat16 as its 16 bits, and the digest of both."""
 
-    states: Tensor
-    keys: Tensor
+    states: NDArray[np.uint16]
+    keys: NDArray[np.uint16]
     sha256: bytes
 
 
@@ -156,6 +156,11 @@ class BlockMemory:
             updates=updates, documents=documents, digests=digests, places=[each.place for each in kept], keys=[each.keys for each in kept]
         )
 
+    def held(self, update: int) -> Held | None:
+        """Where a block lies; None where it has left."""
+        index = self._where.get(update)
+        return None if index is None else self._held[index]
+
     def _order(self) -> NDArray[np.int64]:
         alive = np.flatnonzero(self._updates_B != FREE)
         ordered: NDArray[np.int64] = alive[np.argsort(self._updates_B[alive], kind="stable")]
@@ -184,8 +189,8 @@ class BlockMemory:
     def _block(self, states_RnD: Tensor) -> Block:
         rest = states_RnD.to(torch.bfloat16)
         keys = self.model.selector.keys(rest[0]).to(torch.bfloat16)
-        rest, keys = rest.cpu().contiguous(), keys.cpu().contiguous()
-        return Block(states=rest, keys=keys, sha256=block_sha256(rest, keys))
+        states_bits, keys_bits = bits(rest.cpu().contiguous()), bits(keys.cpu().contiguous())
+        return Block(states=states_bits, keys=keys_bits, sha256=block_sha256(states_bits, keys_bits))
 
     def apply(self, blocks: Sequence[Block], forget: Collection[int] = ()) -> tuple[list[int], list[int]]:
         """Take the blocks of some updates out and put those of a document in, in one step; what is too much leaves, the oldest first.
@@ -252,12 +257,13 @@ class BlockMemory:
             self._reserve(min(max(64, 2 * len(self._updates_B)), max(self.capacity + self.block, len(self._updates_B) + 64)))
             free = np.flatnonzero(self._updates_B == FREE)
         index = int(free[0])
-        file, row = self._scratch.append(bits(block.states))
+        file, row = self._scratch.append(block.states)
+        keys = np.array(block.keys)  # a block that came from elsewhere may lie in memory that is not ours to keep
         self._updates_B[index], self._documents_B[index], self._tokens_B[index] = number, document, block.keys.shape[0]
         self._digests_B[index] = np.frombuffer(block.sha256, dtype=np.uint8)
-        self._held[index] = Held(Place(file, row), bits(block.keys))
+        self._held[index] = Held(Place(file, row), keys)
         self._where[number] = index
-        self._set_keys(index, block.keys)
+        self._set_keys(index, from_bits(keys))
 
     def _set_keys(self, index: int, keys_nE: Tensor) -> None:
         # What is missing to K repeats a key of the block's own: the best match among them is the same.
@@ -377,8 +383,8 @@ def from_bits(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(values, dtype=np.uint16)).view(torch.bfloat16)
 
 
-def block_sha256(states_RnD: Tensor, keys_nE: Tensor) -> bytes:
+def block_sha256(states_RnD: NDArray[np.uint16], keys_nE: NDArray[np.uint16]) -> bytes:
     """SHA-256 over the states' bits, then the keys', little-endian."""
-    digest = hashlib.sha256(np.ascontiguousarray(bits(states_RnD)).data)
-    digest.update(np.ascontiguousarray(bits(keys_nE)).data)
+    digest = hashlib.sha256(np.ascontiguousarray(states_RnD).data)
+    digest.update(np.ascontiguousarray(keys_nE).data)
     return digest.digest()

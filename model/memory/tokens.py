@@ -149,19 +149,22 @@ class MemoryPool:
 
     # ------------------------------------------------------------------ writing
 
-    def update(self, tokens_T: Tensor, publish: bool = True) -> int:
-        """Inject one text and apply its delta; returns the number of this update.
+    def delta(self, tokens_T: Tensor, tail_LKD: Tensor | None) -> Tensor:
+        """What a text writes, [L, K, D], behind the last K tokens `tail_LKD`; the pool stays as it is.
 
         Raises:
-            UpdateFailed: no tokens, or states that are not finite. The pool is as it was.
+            UpdateFailed: no tokens, or states that are not finite.
         """
         if tokens_T.numel() == 0:
             raise UpdateFailed("a text without tokens")
-        delta = self.model.inject(tokens_T[None].to(self.model.device), self._tail_LKD)[0]
-        number = self._apply(delta)
-        if publish:
-            self.publish()
-        return number
+        delta = self.model.inject(tokens_T[None].to(self.model.device), tail_LKD)[0]
+        if not torch.isfinite(delta).all():
+            raise UpdateFailed("the new memory tokens are not finite")
+        return delta
+
+    def update(self, tokens_T: Tensor, publish: bool = True) -> int:
+        """`delta` behind what was written last, and `apply`; returns the number of this update."""
+        return self.apply(self.delta(tokens_T, self._tail_LKD), publish)
 
     def apply(self, delta_LMD: Tensor, publish: bool = True) -> int:
         """Apply a delta that was computed elsewhere: K tokens, or several updates' laid end to end as one."""
@@ -193,6 +196,7 @@ class MemoryPool:
     def _apply(self, delta_LMD: Tensor) -> int:
         if not torch.isfinite(delta_LMD).all():
             raise UpdateFailed("the new memory tokens are not finite")
+        delta_LMD = delta_LMD.to(self.model.device)
         if self.num_tokens == 0:
             delta_LMD = repeated(delta_LMD, self.capacity)
         if delta_LMD.shape[1] < self.block:
@@ -208,17 +212,17 @@ class MemoryPool:
 
     @torch.no_grad()
     def load(self, layers: Iterable[PoolLayer], update_number: int) -> None:
-        """Replace the whole pool, token for token and slot for slot (so answers are the same to the last bit).
+        """Replace the whole pool, token for token and slot for slot (so answers are the same to the last bit). No layers: unwritten.
 
         Slots beyond this pool's own (another `spare_blocks`) and repeated ones are assigned anew.
         """
         if len(self._versions) > 1 or self._head.readers:
             raise ValueError("a pool that somebody reads cannot be replaced")
-        slots_LN = []
+        slots_LN: list[NDArray[np.int32]] = []
         for index, layer in enumerate(layers):
             slots_LN.append(self._usable(layer.slots_N))
             self._fill_layer(index, slots_LN[-1], layer.memory_ND, layer.updates_N)
-        self._advance(np.stack(slots_LN), update_number)
+        self._advance(np.stack(slots_LN) if slots_LN else np.zeros((self.num_layers, 0), dtype=np.int32), update_number)
         self._tail_LKD = self._tail_of(self._head)
         self.publish()
 

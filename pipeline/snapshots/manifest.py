@@ -114,6 +114,7 @@ class Manifest(BaseModel):
     )
     seed: int = Field(description="what updates drop is drawn from (seed, update number, layer)")
     update_number: Count = Field(description="updates that the stream has made so far; the number of the next one")
+    commits: Count = Field(description="commits that made up the state so far, see pipeline/commits.py; the number of the next one")
     origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
     positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
     topic_ids: dict[str, str] = Field(default={}, description="Kafka's ids of the topics that the positions belong to")

@@ -199,6 +199,7 @@ class SnapshotReader:
             watermark_ms=manifest.watermark_ms,
             counts=manifest.counts,
             update_number=manifest.update_number,
+            commits=manifest.commits,
             ledger=self.read_ledger(manifest),
             tokens_left_out=manifest.tokens_left_out,
             documents_cut=manifest.documents_cut,

@@ -47,6 +47,7 @@ from pipeline.snapshots.merging import blocks_to_move
 from pipeline.snapshots.pool_image import PoolImage, write_pool
 from pipeline.snapshots.reader import Inspected, Latest, Problem, SnapshotReader, manifest_name
 from pipeline.snapshots.segments import BlockImage, BlocksImage, index_table, memory_sha256, write_segment
+from pipeline.strict_json import strict_json
 
 __all__ = ["Inspected", "Latest", "Problem", "SnapshotConfig", "SnapshotContent", "SnapshotReader", "SnapshotStore"]
 
@@ -81,17 +82,38 @@ class SnapshotStore(SnapshotReader):
         self._published = {entry.path: entry for entry in manifest.segments}
         self._restored = manifest.epoch
 
-    def claim_generation(self) -> int:
-        """Become the stream's writer: all earlier ones stop when they next look. Raises ConfigurationError on a store that cannot tell."""
+    def claim_generation(self, deployment: str = "", after: int | None = None) -> int:
+        """Become the stream's writer: all earlier ones stop when they next look.
+
+        Args:
+            deployment: whose replicas may take over from each other.
+            after: the newest generation that the deployment knows to be its own; another one's newer claim is respected. None: no claim is.
+
+        Raises:
+            ConfigurationError: the store cannot tell two writers apart.
+            StaleWriter: another deployment has claimed the stream since `after`.
+        """
         self.objects.require_create_if_absent()
-        generation = max(self._numbers("generations"), default=0)
         while True:
-            generation += 1
+            newest = max(self._numbers("generations"), default=0)
+            if after is not None and newest > after and self.claimed_by(newest) != deployment:
+                raise StaleWriter(
+                    f"generation {newest} of another deployment has claimed {self.url}: this one, of {after}, does not take over"
+                )
             try:
-                self.objects.create(f"generations/{generation:08d}.json", _claim(generation, self._restored))
-                return generation
+                self.objects.create(f"generations/{newest + 1:08d}.json", _claim(newest + 1, deployment, self._restored))
+                return newest + 1
             except FileExistsError:
                 continue
+
+    def claimed_by(self, generation: int | None = None) -> str | None:
+        """The deployment that has made a claim, the newest one if none is named; None where that cannot be known."""
+        numbers = [generation] if generation is not None else self._numbers("generations")
+        try:
+            claim = strict_json(self.objects.read(f"generations/{max(numbers, default=0):08d}.json").decode())
+            return str(claim["deployment"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def require_writer(self, generation: int) -> None:
         """ONE-WRITER: raises StaleWriter if a newer generation than `generation` has claimed the stream."""
@@ -206,9 +228,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _claim(generation: int, restored: int | None) -> bytes:
+def _claim(generation: int, deployment: str, restored: int | None) -> bytes:
     claim = {
         "generation": generation,
+        "deployment": deployment,
         "restored": restored,
         "claimed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "host": platform.node(),
@@ -242,6 +265,7 @@ def _manifest(
         memory_sha256=sha256,
         seed=content.seed,
         update_number=state.update_number,
+        commits=state.commits,
         origin=format_positions(state.origin),
         positions=format_positions(state.positions),
         topic_ids=dict(state.topic_ids),

@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 
 from pipeline.errors import StoreUnavailable
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, LedgerRow
 from pipeline.positions import StreamState
 from pipeline.records import Document, Partition, Record
 from pipeline.snapshots.config import SnapshotConfig
@@ -62,7 +62,7 @@ class Stream:
             update, offset = self.state.update_number, self.state.positions[NEWS]
             record = Record(partition=NEWS, offset=offset, timestamp_ms=offset, value=b"{}")
             document = Document(record=record, document_id=f"d{offset}", text="-", event_time_ms=offset, content_sha256=f"{offset}")
-            self.state = self.state.applied(document, [update], tokens=1)
+            self.state = self.state.applied(LedgerRow.of(document, [update], tokens=1))
             self._places[update] = None
         self.forget(self.updates[: -self.capacity])
 
@@ -79,7 +79,7 @@ class Stream:
         end, update = self.state.positions[NEWS], self.state.update_number
         record = Record(partition=NEWS, offset=end, timestamp_ms=end, value=b"{}")
         again = Document(record=record, document_id=row.document_id, text="+", event_time_ms=end, content_sha256=f"{end}")
-        self.state = self.state.applied(again, [update], tokens=1, replaces=row.document_id)
+        self.state = self.state.applied(LedgerRow.of(again, [update], tokens=1), replaces=row.document_id)
         for old in row.updates:
             del self._places[old]
         self._places[update] = None

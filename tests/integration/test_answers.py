@@ -65,7 +65,7 @@ def test_read_one_version_questions_are_answered_while_updates_go_on(
 def test_the_replica_that_knows_more_answers_and_the_other_one_when_it_is_killed(
     start: Callable[[StreamConfig], Supervisor], stream: Callable[..., StreamConfig]
 ) -> None:
-    config = stream(replicas={"count": 2})
+    config = stream(replicas={"count": 2, "mode": "consume"})
     with Publisher(config.kafka, config.kafka.topics[0]) as publisher:
         publisher.publish(map(text, range(5)))
         others = pids_of_pollers()

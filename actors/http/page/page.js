@@ -54,7 +54,8 @@ function titled(document_, target) {
 function showReplicas(replicas) {
   $("replicas").replaceChildren(...replicas.map((each) => {
     const box = el("div", null, "replica");
-    box.append(el("span", `replica ${each.replica}: ${each.phase}`, `phase ${each.phase}`));
+    const role = each.role ? `, ${each.role}${each.behind_commits ? `, ${number(each.behind_commits)} commits behind` : ""}` : "";
+    box.append(el("span", `replica ${each.replica}: ${each.phase}${role}`, `phase ${each.phase}`));
     const list = el("dl");
     const facts = [
       ["behind", each.lag === null ? "–" : each.caught_up ? "0" : number(each.lag)],

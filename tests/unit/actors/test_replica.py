@@ -12,7 +12,7 @@ import pytest
 
 from actors.config import StreamConfig
 from actors.errors import NoSuchTime, NotKnownYet, NotReady
-from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus
+from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus, Role
 from actors.replica import Replica
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged, StoreUnavailable
 from pipeline.fetched import Joined
@@ -96,13 +96,15 @@ def test_snapshots_are_written_while_it_learns(stage: Stage, config_with: Callab
     assert replica.drain().epoch == len(SnapshotStore(config.snapshots, config.stream).epochs()) > 1
 
 
-def test_another_replica_writes_nothing_and_names_no_sum_that_it_did_not_save(
-    stage: Stage, config_with: Callable[..., StreamConfig]
-) -> None:
-    config = config_with(snapshots={"every_updates": 2})
-    replica = stage.start(config, number=1)
-    wait(replica, lambda status: status.caught_up)
-    assert (replica.drain().memory_sha256, SnapshotStore(config.snapshots, config.stream).epochs()) == (None, [])
+def test_where_each_reads_for_itself_one_alone_writes_and_all_know_the_same(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:
+    config = config_with(snapshots={"every_updates": 2}, replicas={"mode": "consume", "count": 2})
+    other = stage.start(config, number=1)
+    wait(other, lambda status: status.caught_up)
+    drained = other.drain()
+    assert (drained.role, drained.forward_passes, SnapshotStore(config.snapshots, config.stream).epochs()) == (Role.READER, 20, [])
+    owner = stage.start(config)
+    wait(owner, lambda status: status.caught_up)
+    assert owner.drain().memory_sha256 == drained.memory_sha256
 
 
 def test_questions_are_answered_at_one_version_each(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from actors.config import AnswerConfig
-from actors.errors import Busy, Ended, Interrupted, NoReplica, ReplicaLost
+from actors.errors import Busy, Ended, Interrupted, NoReplica, NotReady, ReplicaLost
 from actors.messages import (
     Answer,
     Begun,
@@ -19,10 +19,12 @@ from actors.messages import (
     DocumentsQuery,
     Fate,
     Knowledge,
+    Leader,
     Phase,
     Piece,
     Question,
     ReplicaStatus,
+    Role,
     Told,
 )
 from actors.router import Board, Router, knowing_most, whole
@@ -112,7 +114,7 @@ def test_an_answer_is_streamed_from_the_replica_that_knows_most() -> None:
     assert [replica.asked for replica in replicas] == [0, 1]
 
 
-@pytest.mark.parametrize("error", [ReplicaLost("killed"), Ended("ending")])
+@pytest.mark.parametrize("error", [ReplicaLost("killed"), Ended("ending"), NotReady("restores")])
 def test_the_next_one_answers_when_the_best_is_lost(error: Exception) -> None:
     replicas = [Replica(0), Replica(1, error)]
     assert routed(ask, replicas, [status(0), status(1, applied=2)])[1].knowledge.replica == 0
@@ -202,6 +204,22 @@ def test_a_replica_that_ends_again_and_again_is_shown_as_such() -> None:
 
     shown = routed(run, [Replica(0)], [])
     assert shown.restarts == 3 and shown.problem == "ended 4 times within the hour, the last time: killed: out of memory"
+
+
+def test_a_leader_that_was_replaced_is_passed_over_until_it_has_noticed() -> None:
+    """It may be suspended: it says nothing of its own, and its questions would wait until it is held to be hung."""
+
+    async def run(router: Router, board: Board) -> None:
+        assert board.leader == Leader(0, 1)
+        board.report(status(1, role=Role.LEADER, generation=2))
+        assert board.leader == Leader(1, 2)
+        assert (board.status(0).phase, board.status(0).answers) == (Phase.DOWN, False)
+        assert "replica 1 leads in its place" in str(board.status(0).problem)
+        board.report(status(0, applied=9, role=Role.FOLLOWER, generation=2))
+        assert board.status(0).answers and board.leader == Leader(1, 2)
+
+    first = status(0, applied=9, role=Role.LEADER, generation=1)
+    routed(run, [Replica(0), Replica(1)], [first, status(1, role=Role.FOLLOWER, generation=1)])
 
 
 def test_whoever_watches_the_board_is_told_of_changes() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState, caught_up, format_positions, parse_positions
 from pipeline.records import Document, Outcome, Partition, Record
 
@@ -24,7 +25,7 @@ def beginning() -> StreamState:
 
 
 def test_nothing_silent_every_outcome_adds_up() -> None:
-    state = beginning().applied(document(40), [0, 1], tokens=1).passed(NEWS, 42, Outcome.DUPLICATE).gap(NEWS, 42, 45)
+    state = beginning().applied(LedgerRow.of(document(40), [0, 1], tokens=1)).passed(NEWS, 42, Outcome.DUPLICATE).gap(NEWS, 42, 45)
     state = state.passed(SPORT, 1, Outcome.DEAD_LETTER).passed(SPORT, 2, Outcome.FILTERED).passed(NEWS, 46, Outcome.FILTERED)
     state.check()
     assert state.positions == {NEWS: 46, SPORT: 2}
@@ -40,29 +41,33 @@ def test_nothing_silent_every_outcome_adds_up() -> None:
 
 def test_one_state_a_transition_leaves_the_state_before_untouched() -> None:
     before = beginning()
-    after = before.applied(document(40, 7_000), [0, 1, 2], tokens=1)
+    after = before.applied(LedgerRow.of(document(40, 7_000), [0, 1, 2], tokens=1))
     assert before == beginning()
     assert (after.update_number, after.watermark_ms, after.positions[NEWS], len(after.ledger)) == (3, 7_000, 41, 1)
 
 
 def test_a_correction_takes_the_place_of_what_it_corrects() -> None:
-    state = beginning().applied(document(40), [0, 1], tokens=90)
+    state = beginning().applied(LedgerRow.of(document(40), [0, 1], tokens=90))
     later = replace(document(41), document_id="news/0/40", content_sha256="later")
-    state = state.applied(later, [2], tokens=30, replaces="news/0/40")
+    state = state.applied(LedgerRow.of(later, [2], tokens=30), replaces="news/0/40")
     state.check()
     assert [(row.offset, row.updates) for row in state.ledger] == [(41, (2,))]
     assert state.counts[Outcome.APPLIED] == 2
 
 
 def test_a_deletion_passes_one_offset_and_takes_its_documents_out() -> None:
-    state = beginning().applied(document(40), [0], tokens=9).applied(document(41), [1], tokens=9)
-    state = state.deleted(Record(partition=NEWS, offset=42, timestamp_ms=0, key=b"k"), ["news/0/40"])
+    state = beginning().applied(LedgerRow.of(document(40), [0], tokens=9)).applied(LedgerRow.of(document(41), [1], tokens=9))
+    state = state.passed(NEWS, 43, Outcome.DELETED, removed=["news/0/40"])
     state.check()
     assert ([row.offset for row in state.ledger], state.counts[Outcome.DELETED], state.positions[NEWS]) == ([41], 1, 43)
 
 
 def test_nothing_silent_text_that_was_cut_off_is_counted() -> None:
-    state = beginning().applied(document(40), [0], tokens=64, tokens_left_out=7).applied(document(41), [1], tokens=64)
+    state = (
+        beginning()
+        .applied(LedgerRow.of(document(40), [0], tokens=64, tokens_left_out=7))
+        .applied(LedgerRow.of(document(41), [1], tokens=64))
+    )
     assert (state.documents_cut, state.tokens_left_out) == (1, 7)
     assert [row.tokens_left_out for row in state.ledger] == [7, 0]
 
@@ -70,7 +75,7 @@ def test_nothing_silent_text_that_was_cut_off_is_counted() -> None:
 @pytest.mark.parametrize("offset", [39, 41, 50])
 def test_nothing_silent_a_skipped_or_repeated_offset_is_refused(offset: int) -> None:
     with pytest.raises(ValueError, match="do not go on from position 40"):
-        beginning().applied(document(offset), [0], tokens=1)
+        beginning().applied(LedgerRow.of(document(offset), [0], tokens=1))
     with pytest.raises(ValueError, match="do not go on from position 40"):
         beginning().passed(NEWS, offset + 1, Outcome.FILTERED)
 
@@ -84,12 +89,12 @@ def test_nothing_silent_a_gap_begins_at_the_position_and_holds_something(first: 
 @pytest.mark.parametrize("updates", [[1], [0, 2], [1, 0], [], [-1]])
 def test_updates_go_on_where_the_last_ones_ended(updates: list[int]) -> None:
     with pytest.raises(ValueError, match=r"do not go on from 0|no update"):
-        beginning().applied(document(40), updates, tokens=1)
+        beginning().applied(LedgerRow.of(document(40), updates, tokens=1))
 
 
 def test_the_watermark_never_goes_back() -> None:
     state = beginning().passed(NEWS, 41, Outcome.FILTERED, event_time_ms=9_000)
-    state = state.applied(document(41, event_time_ms=3_000), [0], tokens=1).passed(SPORT, 1, Outcome.DEAD_LETTER)
+    state = state.applied(LedgerRow.of(document(41, event_time_ms=3_000), [0], tokens=1)).passed(SPORT, 1, Outcome.DEAD_LETTER)
     assert state.watermark_ms == 9_000
     assert beginning().watermark_ms is None
 
@@ -124,7 +129,7 @@ def test_nothing_silent_a_recreated_topic_keeps_what_was_counted() -> None:
 
 
 def test_forgetting_prunes_the_ledger_alone() -> None:
-    state = beginning().applied(document(40), [0], tokens=1).applied(document(41), [1], tokens=1)
+    state = beginning().applied(LedgerRow.of(document(40), [0], tokens=1)).applied(LedgerRow.of(document(41), [1], tokens=1))
     pruned = state.forgetting([0])
     assert [row.offset for row in pruned.ledger] == [41]
     assert replace(pruned, ledger=state.ledger) == state
@@ -146,14 +151,14 @@ def test_nothing_silent_check_finds_numbers_that_do_not_add_up(wrong: dict[str, 
 
 
 def test_a_state_can_be_sent_to_another_process() -> None:
-    state = beginning().applied(document(40), [0], tokens=1)
+    state = beginning().applied(LedgerRow.of(document(40), [0], tokens=1))
     assert pickle.loads(pickle.dumps(state)) == state
 
 
 def test_a_long_stream_adds_up() -> None:
     state = beginning()
     for offset in range(40, 1_240):
-        state = state.applied(document(offset), [state.update_number], tokens=1)
+        state = state.applied(LedgerRow.of(document(offset), [state.update_number], tokens=1))
     state.check()
     assert len(state.forgetting(range(600)).ledger) == 600
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotMismatch
+from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
 from pipeline.records import Document, Partition, Record
 from pipeline.snapshots.checksums import Digest
@@ -237,7 +238,7 @@ def test_the_documented_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = store.write(content(image([block(0), block(1)])), generation)
     record = Record(partition=Partition("news", 0), offset=40, timestamp_ms=5, value=b"{}")
     document = Document(record=record, document_id="a", text="A new president.", event_time_ms=5, content_sha256="f00", title="Vote")
-    state = StreamState.beginning({record.partition: 40}).applied(document, [0, 1, 2], tokens=6).forgetting([0])
+    state = StreamState.beginning({record.partition: 40}).applied(LedgerRow.of(document, [0, 1, 2], tokens=6)).forgetting([0])
     store.write(replace(content(image([block(1), block(2)], placed(first, [0, 1]))), state=state), generation)
     documented = (Path(__file__).parents[3] / "docs/snapshots.md").read_text()
     exec(documented.partition("```python\n")[2].partition("```")[0], {})

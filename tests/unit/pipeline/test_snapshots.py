@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigurationError, SnapshotCorrupt, SnapshotError, SnapshotMismatch, StaleWriter, StoreUnavailable
+from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
 from pipeline.records import Document, Outcome, Partition, Record
 from pipeline.snapshots.collector import Collector
@@ -44,7 +45,7 @@ def pool(layers: Iterator[LayerImage]) -> PoolImage:
 def state() -> StreamState:
     record = Record(partition=NEWS, offset=40, timestamp_ms=5, value=b"{}")
     document = Document(record=record, document_id="a", text="A new president.", event_time_ms=5, content_sha256="f00", title="Vote")
-    return StreamState.beginning({NEWS: 40}).applied(document, [0], tokens=5, tokens_left_out=2).gap(NEWS, 41, 43)
+    return StreamState.beginning({NEWS: 40}).applied(LedgerRow.of(document, [0], tokens=5, tokens_left_out=2)).gap(NEWS, 41, 43)
 
 
 def content(seed: int = 0, layers_: Iterator[LayerImage] | None = None) -> SnapshotContent:
@@ -195,6 +196,17 @@ def test_manifest_last_temporary_files_are_no_snapshots(local: SnapshotStore) ->
 def test_one_writer_generations_are_claimed_once(store: SnapshotStore, root: str) -> None:
     other = SnapshotStore(SnapshotConfig.model_construct(root=root), "world-news")
     assert [store.claim_generation(), other.claim_generation(), store.claim_generation()] == [1, 2, 3]
+
+
+def test_one_writer_replicas_take_over_from_each_other_and_not_from_another_deployment(store: SnapshotStore) -> None:
+    assert store.claimed_by() is None
+    assert store.claim_generation("ours") == 1
+    assert store.claim_generation("ours", after=1) == 2
+    assert store.claim_generation("ours", after=1) == 3  # the second was a replica of ours
+    assert store.claim_generation("theirs") == 4  # whoever begins anew takes the stream
+    assert (store.claimed_by(), store.claimed_by(3), store.claimed_by(99)) == ("theirs", "ours", None)
+    with pytest.raises(StaleWriter, match="generation 4 of another deployment has claimed"):
+        store.claim_generation("ours", after=3)
 
 
 def test_one_writer_a_stale_writer_stops_before_it_writes(store: SnapshotStore) -> None:

@@ -38,7 +38,7 @@ def commit_before_the_snapshot(number: int) -> None:
         state = restore(self)
         kafka = self._config.kafka
         consumer = new_consumer(kafka, kafka.group_id)
-        found = consumer.committed([to_kafka(partition) for partition in state.positions]) if state is not None else {}
+        found = {to_kafka(each): consumer.committed(to_kafka(each)) for each in state.positions} if state is not None else {}
         consumer.close(autocommit=False)
         ahead = {of_kafka(each): offset.offset if isinstance(offset, OffsetAndMetadata) else offset for each, offset in found.items()}
         return None if state is None else _moved(state, {each: offset for each, offset in ahead.items() if offset is not None})

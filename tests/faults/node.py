@@ -48,7 +48,7 @@ def live(
         with sending:
             channel.send((kind, what))
 
-    use_nursery(nursery, log, {}, lambda pid: say("poller", pid))
+    use_nursery(nursery, log, plant, number, lambda pid: say("poller", pid))
     planted.plant(plant, number)
     planted.fill_disk_while_there_is(full_disk)
     replica = Replica(config, number, 1)

@@ -109,26 +109,28 @@ def skip_in_a_follower(number: int) -> None:
     Learner._commit = skipping  # type: ignore[method-assign]
 
 
-def save_a_torn_object(number: int) -> None:
-    """The ledger of a snapshot loses a byte on its way into the store."""
-    write = HashingWriter.write
+def save_a_flipped_bit(number: int) -> None:
+    """Blocks of the first segment change on their way into the store."""
+    write, flipped = HashingWriter.write, [False]
 
-    def torn(self: Any, data: Any) -> int:
+    def flipping(self: Any, data: Any) -> int:
         view = memoryview(data).cast("B")
-        if self.tell() > 500 and view.nbytes > 64 and not getattr(torn, "done", False):
-            torn.done = True  # type: ignore[attr-defined]
-            self._file.write(b"\0" * view.nbytes)
-            self._sha256.update(view)
-            self._size_bytes += view.nbytes
-            return view.nbytes
-        return write(self, data)
+        if flipped[0] or view.nbytes < 4_000:
+            return write(self, data)
+        flipped[0] = True
+        on_its_way = bytearray(view)
+        on_its_way[len(on_its_way) // 2] ^= 1
+        self._file.write(on_its_way)
+        self._sha256.update(view)
+        self._size_bytes += view.nbytes
+        return view.nbytes
 
-    HashingWriter.write = torn  # type: ignore[method-assign]
+    HashingWriter.write = flipping  # type: ignore[method-assign]
 
 
 FAULTS: Final[dict[str, Callable[[int], None]]] = {
     each.__name__: each
-    for each in (commit_before_the_snapshot, lose_a_dead_letter, apply_twice, drop_an_offset, skip_in_a_follower, save_a_torn_object)
+    for each in (commit_before_the_snapshot, lose_a_dead_letter, apply_twice, drop_an_offset, skip_in_a_follower, save_a_flipped_bit)
 }
 
 

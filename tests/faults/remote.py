@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import count
@@ -16,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors import handles
 from actors.poller import Poller
+from tests.faults import planted
 from tests.faults.nursery import Child, born
 
 
@@ -67,29 +67,30 @@ class Actor:
             future.set_exception(RayActorError())
 
 
-def serve_poller(channel: Connection, *arguments: Any) -> None:
+def serve_poller(channel: Connection, plant: str | None, number: int, *arguments: Any) -> None:
     """A poller's process: one call after the other, until nobody is left who calls."""
+    planted.plant(plant, number)
     poller = Poller(*arguments)
     while True:
         try:
-            number, method, given = channel.recv()
+            call, method, given = channel.recv()
         except EOFError:
             return
         try:
-            answer = (number, False, getattr(poller, method)(*given))
+            answer = (call, False, getattr(poller, method)(*given))
         except Exception as error:  # it is for whoever called
-            answer = (number, True, error)
+            answer = (call, True, error)
         try:
             channel.send(answer)
         except OSError:
             return
 
 
-def use_nursery(nursery: str, log: Path, environ: Mapping[str, str], told: Any) -> None:
-    """From here on pollers are processes of the nursery, in this process. `told` hears the process ids."""
+def use_nursery(nursery: str, log: Path, plant: str | None, number: int, told: Any) -> None:
+    """From here on pollers of replica `number` are processes of the nursery. `told` hears their process ids."""
 
     def remote(*arguments: Any) -> Actor:
-        child = born(nursery, "tests.faults.remote:serve_poller", log, environ, *arguments)
+        child = born(nursery, "tests.faults.remote:serve_poller", log, {}, plant, number, *arguments)
         told(child.pid)
         return Actor(child)
 

@@ -43,7 +43,7 @@ def test_nothing_is_lost_and_nothing_twice_whatever_happens(seed: int, parts: Pa
         ("apply_twice", "documents remembered that should not be"),
         ("drop_an_offset", "offsets, .* were published"),
         ("skip_in_a_follower", "the live memory of replica 1 is"),
-        ("save_a_torn_object", "its SHA-256 is .*, the manifest says"),
+        ("save_a_flipped_bit", "its SHA-256 is .*, the manifest says"),
     ],
 )
 def test_a_planted_fault_is_caught(fault: str, caught: str, parts: Parts) -> None:

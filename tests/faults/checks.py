@@ -54,7 +54,11 @@ def _durable(world: World, drained: Sequence[Mapping[str, Any]], rebuilt: Rebuil
     if latest is None:
         yield "there is no snapshot"
         return
-    memory, state = restored(world, latest)
+    try:
+        memory, state = restored(world, latest)
+    except ValueError as error:
+        yield f"epoch {latest.manifest.epoch}: {error}"
+        return
     try:
         state.check()
     except ValueError as error:

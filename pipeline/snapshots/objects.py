@@ -9,6 +9,7 @@ object visible only when it is whole. A local file system does neither, so there
 folder, and a stream is fsynced, with its folder, before it counts as written.
 
 Every failure of the store is StoreUnavailable and says what to do; FileNotFoundError and FileExistsError are answers, where they say so.
+Where the store itself tells that an object is not what was written, that is SnapshotCorrupt.
 """
 
 from __future__ import annotations
@@ -203,6 +204,8 @@ class ObjectStore:
             raise
         except _store_errors() as error:
             reason = str(error) or type(error).__name__
+            if _has_wrong_checksum(error):
+                raise SnapshotCorrupt(f"{self.url(name)}: {reason}, says the store's client") from error
             raise StoreUnavailable(f"cannot {verb} {self.url(name)}: {reason} ({_what_to_do(error)})") from error
 
 
@@ -382,6 +385,16 @@ def http_status(error: BaseException | None) -> int | None:
                 return int(str(status))
         error = error.__cause__ or error.__context__
     return None
+
+
+def _has_wrong_checksum(error: BaseException | None) -> bool:
+    """Whether what came is not what the store was given. It will not be at the next try either: to wait for it would be in vain."""
+    wrong = getattr(sys.modules.get("botocore.exceptions"), "FlexibleChecksumError", None)
+    while error is not None and wrong is not None:
+        if isinstance(error, wrong):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _what_to_do(error: BaseException) -> str:

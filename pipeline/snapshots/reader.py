@@ -211,6 +211,8 @@ class SnapshotReader:
                 return _difference(entry, source.drain())
         except FileNotFoundError:
             return "missing"
+        except SnapshotCorrupt as error:  # the store noticed it first
+            return str(error)
 
     def _size_fault(self, entry: ObjectEntry) -> str | None:
         try:

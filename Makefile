@@ -2,14 +2,15 @@
 BIN := .venv/bin
 READY := .venv/.ready
 SEED ?= 1
+SEEDS ?= 200
 DEVICE ?= cpu
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo train test test-slow test-gpu bench check format lock clean
+.PHONY: help setup demo train test test-slow test-fault test-gpu bench check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv, once; PYTHON=... chooses the interpreter
 	@:
@@ -30,16 +31,21 @@ test: $(READY) ## unit, integration, load and fault tests; ARGS="-k source"
 test-slow: $(READY) ## the tests that take minutes
 	$(PYTEST) -m "slow and not gpu" $(ARGS)
 
+test-fault: $(READY) ## seeded faults on Apache Kafka and an S3 server, JSON of each; SEEDS=200, or SEED=7 alone; ARGS="--out seeds.json"
+	$(BIN)/python -m tests.faults $(if $(filter command line,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)
 
-bench: $(READY) ## what an answer costs: by blocks remembered, together, under load; a restore; followers; DEVICE=cuda
+bench: $(READY) ## what an answer costs: by blocks remembered, together, under load; a restore; followers; the way from Kafka; 100,000 updates; DEVICE=cuda
 	$(BIN)/python -m benchmarks.bench_blocks --device $(DEVICE) $(ARGS)
 	$(BIN)/python -m benchmarks.bench_batch --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_load --device $(DEVICE)
 	$(BIN)/python -m benchmarks.bench_http
 	$(BIN)/python -m benchmarks.bench_restore
 	$(BIN)/python -m benchmarks.bench_followers
+	$(BIN)/python -m benchmarks.bench_stream
+	$(BIN)/python -m benchmarks.bench_updates
 
 check: $(READY) ## lint, format, types, layers, known vulnerabilities of what is locked
 	$(BIN)/ruff check .

@@ -116,6 +116,9 @@ def cut(pieces: list[list[int]], room: int) -> list[list[int]]:
     >>> cut([[1] * 5, [2] * 5, [3] * 5, [4] * 5], 12)
     [[1, 1, 1, 1, 1, 2, 2, 2, 2, 2], [3, 3, 3, 3, 3, 4, 4, 4, 4, 4]]
     """
+    if sum(map(len, pieces)) <= room:
+        whole = [token for piece in pieces for token in piece]
+        return [whole] if whole else []
     small = [part for piece in pieces for part in _even(piece, room)]
     parts = _packed(small, room)
     # The same number of parts, each no fuller than it must be: the narrowest room that needs no more of them.

@@ -96,6 +96,8 @@ def read_text(item: dict[str, Any], path: str, strips: bool) -> str:
 
 def _clean(text: str) -> str:
     """Text that every stage behind can take: no lone surrogates, which UTF-8 cannot hold, no NUL or other control characters."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub(" ", _SURROGATE.sub("\ufffd", text)).strip()
 

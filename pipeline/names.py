@@ -18,7 +18,9 @@ def seen_alike(text: str) -> str:
     >>> seen_alike("\uff21F\u200bP  wire"), seen_alike("caf\u0065\u0301") == seen_alike("caf\u00e9")
     ('AFP wire', True)
     """
-    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).split())
+    if not text.isascii():  # ASCII has one form, and none of it is invisible
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return " ".join(text.split())
 
 
 def same_name(name: str | None) -> str:
@@ -27,4 +29,6 @@ def same_name(name: str | None) -> str:
     >>> same_name("Af\u00adp") == same_name("AFP"), same_name(None)
     (True, '')
     """
-    return unicodedata.normalize("NFKC", seen_alike(name or "").casefold())
+    if not name:
+        return ""
+    return unicodedata.normalize("NFKC", seen_alike(name).casefold())

@@ -10,6 +10,7 @@ object visible only when it is whole. A local file system does neither, so there
 folder, and a stream is fsynced, with its folder, before it counts as written.
 
 Every failure of the store is StoreUnavailable and says what to do; FileNotFoundError and FileExistsError are answers, where they say so.
+Where the store itself tells that an object is not what was written, that is SnapshotCorrupt.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailabl
 from pipeline.paths import private_folder
 from pipeline.snapshots.checksums import BLOCK_BYTES, HashingReader, HashingWriter
 from pipeline.snapshots.roots import BUCKET_PROTOCOLS
-from pipeline.snapshots.store_errors import http_status, store_errors, what_to_do
+from pipeline.snapshots.store_errors import has_wrong_checksum, http_status, store_errors, what_to_do
 
 MOST_SMALL_BYTES = 512 << 20
 """Of what is read whole: manifests, and the ledger and index of a million documents."""
@@ -226,6 +227,8 @@ class ObjectStore:
             raise
         except store_errors() as error:
             reason = str(error) or type(error).__name__
+            if has_wrong_checksum(error):
+                raise SnapshotCorrupt(f"{self.url(name)}: {reason}, says the store's client") from error
             raise StoreUnavailable(f"cannot {verb} {self.url(name)}: {reason} ({what_to_do(error)})") from error
 
 

@@ -90,8 +90,8 @@ class SnapshotReader:
     def latest(self) -> Latest | None:
         """The newest snapshot that is whole, or None if there is none at all.
 
-        Every object is read and compared with its digest, but for segments of blocks: those must be there with their size, and each of
-        their blocks is checked when it is first used. A broken snapshot is passed over, and told in `problems`.
+        Every object is read and compared with its digest, but for segments of blocks: those are mapped and compared with the index, and
+        each of their blocks is checked when it is first used. A broken snapshot is passed over, and told in `problems`.
         Raises SnapshotCorrupt if there are snapshots and all are broken: beginning anew is not for us to decide.
         """
         problems: tuple[Problem, ...] = ()
@@ -100,13 +100,23 @@ class SnapshotReader:
                 found = self.inspect(epoch, segments=False)
             except NoSuchSnapshot:
                 continue  # retention has just removed it
-            if found.manifest is not None and not found.problems:
+            faults = found.problems or self._unmappable(found.manifest)
+            if found.manifest is not None and not faults:
                 return Latest(found.manifest, problems)
-            problems += found.problems
+            problems += faults
         if problems:
             told = "; ".join(map(str, problems))
             raise SnapshotCorrupt(f"no snapshot in {self.url} is whole: {told}; restore one, or use another stream name or snapshots.root")
         return None
+
+    def _unmappable(self, manifest: Manifest | None) -> tuple[Problem, ...]:
+        """What is wrong inside segments whose size is right: their footers, their small columns."""
+        if manifest is not None and isinstance(manifest.memory, BlockShape):
+            try:
+                self.read_blocks(manifest)
+            except SnapshotCorrupt as error:
+                return (Problem(epoch=manifest.epoch, path="blocks", detail=str(error)),)
+        return ()
 
     def inspect(self, epoch: int, verify: bool = True, segments: bool = True) -> Inspected:
         """A snapshot with all its problems, for `memstream snapshots list` (`verify=False`: the manifest alone) and `verify`.
@@ -211,6 +221,8 @@ class SnapshotReader:
                 return _difference(entry, source.drain())
         except FileNotFoundError:
             return "missing"
+        except SnapshotCorrupt as error:  # the store noticed it first
+            return str(error)
 
     def _size_fault(self, entry: ObjectEntry) -> str | None:
         try:

@@ -36,6 +36,17 @@ def http_status(error: BaseException | None) -> int | None:
     return None
 
 
+def has_wrong_checksum(error: BaseException | None) -> bool:
+    """Whether what came is not what the store was given. It will not be at the next try either: to wait for it would be in vain."""
+    wrong, seen = getattr(sys.modules.get("botocore.exceptions"), "FlexibleChecksumError", None), set[int]()
+    while error is not None and wrong is not None and id(error) not in seen:
+        if isinstance(error, wrong):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def what_to_do(error: BaseException) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, ValueError):

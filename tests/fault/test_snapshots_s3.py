@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 from s3fs import S3FileSystem
 
-from pipeline.errors import ConfigurationError, StoreUnavailable
+from pipeline.errors import ConfigurationError, SnapshotCorrupt, StoreUnavailable
 from pipeline.snapshots.collector import Collector
 from pipeline.snapshots.config import RetentionConfig, SnapshotConfig
 from pipeline.snapshots.objects import ObjectStore
@@ -101,6 +101,15 @@ def test_a_server_that_is_away_is_unavailable_and_comes_back(root: str, gateway:
     finally:
         gateway.start()
     assert store.read("a/1") == b"one"
+
+
+def test_an_object_that_rotted_in_the_store_is_corrupt_and_not_waited_for(root: str, gateway: Gateway) -> None:
+    """The store keeps a checksum of its own, and its client compares it before we compare ours."""
+    store = open_store(root)
+    store.create("a/1", b"as it was written")
+    (gateway.folder / root.removeprefix("s3://") / "a" / "1").write_bytes(b"as it was_written")
+    with pytest.raises(SnapshotCorrupt, match="checksum"):
+        store.read("a/1")
 
 
 def test_a_bucket_that_is_not_there_and_a_wrong_password_say_so(root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ class Replica:
             self._role.leave()
             self._chain, letters = self._role.chain, [letter for _, letter in self._role.letters]
         generation = self._patiently(lambda: parts.saver.claim(self._deployment, after), "claims the stream")
-        manifest = self._patiently(parts.saver.latest, "looks for the latest snapshot")
+        manifest = self._patiently(parts.saver.newer, "looks for the latest snapshot")
         if self._stop.is_set():
             return
         if manifest is not None and Place(manifest.generation, manifest.commits) > parts.learner.place:

@@ -96,9 +96,13 @@ class Saver:
         loaded.install()
         return loaded.state
 
-    def newest_epoch(self) -> int | None:
-        """The number of the newest snapshot, whole or not; None if there is none."""
-        return max(self._store.epochs(), default=None)
+    def newer(self) -> Manifest | None:
+        """The latest whole snapshot, if it is another than the last one that is known here; raises as `restore`."""
+        known = None if self.last is None else self.last.epoch
+        if max(self._store.epochs(), default=None) == known:
+            return None  # without reading it: a pool's is as large as the pool
+        manifest = self.latest()
+        return None if manifest is None or manifest.epoch == known else manifest
 
     def latest(self) -> Manifest | None:
         """The latest whole snapshot, None if there is none; raises as `restore`."""

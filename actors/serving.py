@@ -28,9 +28,5 @@ class Serving:
     def step(self) -> None:
         """Wait, look, and take what is new. Raises SnapshotError."""
         self._stop.wait(LOOK_S)
-        last = self._saver.last
-        if self._stop.is_set() or (last is not None and self._saver.newest_epoch() in (None, last.epoch)):
-            return
-        manifest = self._saver.latest()
-        if manifest is not None and (last is None or manifest.epoch != last.epoch):
+        if not self._stop.is_set() and (manifest := self._saver.newer()) is not None:
             self._replace_memory(self._saver.load(manifest))

@@ -227,8 +227,8 @@ INDEX_SCHEMA = pa.schema(
         pa.field("sha256", pa.binary(32), nullable=False),
     ]
 )
-"""`index.arrow`: the blocks alive, oldest first; `document` is the first update of the block's document, `segment` counts the segments in the
-order in which the manifest names them."""
+"""`index.arrow`: the blocks alive, oldest first; `document` is the first update of the block's document, `segment` counts the segments in
+the order in which the manifest names them."""
 
 
 def index_table(

@@ -156,6 +156,7 @@ class ObjectStore:
 
         Raises FileNotFoundError, and SnapshotCorrupt where what arrived has another digest.
         """
+        private_folder(cache.parent)  # of all streams, in which this one's lies
         kept = private_folder(cache) / f"{sha256}.arrow"
         with suppress(FileNotFoundError):
             os.utime(kept)  # who prunes looks when it was last asked for

@@ -33,6 +33,6 @@ def engine_options(config: StreamConfig) -> EngineOptions:
         scratch=None if memory.scratch is None else Path(memory.scratch),
         projected_bytes=memory.projected_bytes,
         reading=ReadingConfig(
-            most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin, doubt=memory.doubt, unsure=memory.unsure
+            most_blocks=memory.most_read, share=memory.read_share, margin=memory.margin, doubt=memory.doubt, evidence=memory.evidence
         ),
     )

@@ -81,7 +81,7 @@ def stream_config(root: Path, blocks: int, every: int) -> StreamConfig:
     tree = {
         "kafka": {"bootstrap_servers": "nobody:1", "topics": [NEWS.topic]},
         "model": {"name": str(model), "dtype": "float32"},
-        "memory": {"blocks": blocks, "margin": -1e9, "doubt": -1e9, "most_read": 1},
+        "memory": {"blocks": blocks, "margin": -1e9, "doubt": -1e9, "evidence": -1e9, "most_read": 1},
         "chunks": {"header": []},
         "snapshots": snapshots,
     }

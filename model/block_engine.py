@@ -32,10 +32,13 @@ BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
 
 UNKNOWN = "I don't know."
+"""What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
+
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""
 
-"""What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
+READER_WEIGHT = 1.5
+"""How much more the reader's log-odds say than the selector's: it has read the block (docs/results.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +51,15 @@ class ReadingConfig:
         margin: nats that the best block must be above the null candidate to be trusted: if the reader then finds nothing, it says so.
         doubt: nats from which blocks are read on trial: if the reader finds nothing, the base model answers, as if nothing had been read.
             Below, nothing is read.
-        unsure: probability of beginning with "I don't know." from which a reader says it: it finds names like enough too easily.
+        evidence: nats that selector and reader together must give for an answer: what the best block is above the null candidate, and
+            READER_WEIGHT times the reader's log-odds against beginning with "I don't know.". Below, it says that.
     """
 
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -1.0
-    unsure: float = 0.2
+    doubt: float = -8.0
+    evidence: float = 0.5
 
 
 class BlockEngine:
@@ -141,15 +145,19 @@ class BlockEngine:
         kept = Kept()
         trunk_BTD = self._trunk(prompts, kept)
         begun: list[tuple[Row, Running]] = []
+        leads: list[float] = []
         try:
             for number, each in enumerate(asked):
-                begun.append(self._placed(each, trunk_BTD[number, : len(prompts[number])]))
+                scored = self._scored(each, trunk_BTD[number, : len(prompts[number])])
+                leads.append(scored.lead)
+                begun.append(self._placed(each, scored))
                 kept.lay_into(begun[-1][0], number, len(prompts[number]))
             hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
             last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
             running = [each for _, each in begun]
             take_next(
-                running, self._rather_unknown(running, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last]))
+                running,
+                self._rather_unknown(running, leads, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last])),
             )
         except Exception:
             for row, _ in begun:  # nothing is left of questions that could not be begun
@@ -159,17 +167,18 @@ class BlockEngine:
         self._end_finished(running)
         return running
 
-    def _rather_unknown(self, running: Sequence[Running], logits_BV: Tensor) -> Tensor:
-        """First tokens' logits, with that of "I don't know." on top where a reader thinks of it."""
+    def _rather_unknown(self, running: Sequence[Running], leads: Sequence[float], logits_BV: Tensor) -> Tensor:
+        """First tokens' logits, with that of "I don't know." on top where selector and reader together give too little evidence."""
         reading = [number for number, each in enumerate(running) if each.read]
         if not reading:
             return logits_BV
         begins = self.conversation.encode(UNKNOWN)[0]
-        chances = logits_BV[reading].float().softmax(-1)[:, begins].tolist()
-        unsure = [number for number, chance in zip(reading, chances, strict=True) if chance >= self.config.unsure]
-        if unsure:
+        chances = logits_BV[reading].float().softmax(-1)[:, begins].clamp(1e-6, 1 - 1e-6)
+        given = torch.tensor([leads[number] for number in reading], device=chances.device) - READER_WEIGHT * chances.logit()
+        lacking = [number for number, evidence in zip(reading, given.tolist(), strict=True) if evidence < self.config.evidence]
+        if lacking:
             logits_BV = logits_BV.clone()
-            logits_BV[unsure, begins] = logits_BV[unsure].amax(-1) + SURE
+            logits_BV[lacking, begins] = logits_BV[lacking].amax(-1) + SURE
         return logits_BV
 
     def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
@@ -181,13 +190,15 @@ class BlockEngine:
             hidden = layer_step(layer, hidden, rotary, kept)  # type: ignore[arg-type]
         return hidden
 
-    def _placed(self, asked: Asked, trunk_TD: Tensor) -> tuple[Row, Running]:
+    def _scored(self, asked: Asked, trunk_TD: Tensor) -> Scored:
+        return self.score(asked.prompt, trunk_TD, self._most(asked.asking), asked.asking, asked.memory or self.memory)
+
+    def _placed(self, asked: Asked, scored: Scored) -> tuple[Row, Running]:
         """Choose what a question reads, and lay it in front of the room for its text."""
         prompt, asking = asked.prompt, asked.asking
         memory: BlockMemory = asked.memory or self.memory
-        scored = self.score(prompt, trunk_TD, self._most(asking), asking, memory)
         read = chosen_blocks(scored, self.config)
-        on_trial = UNKNOWN if read and scored.scores[0] <= scored.null + self.config.margin else None
+        on_trial = UNKNOWN if read and scored.lead <= self.config.margin else None
         # Room for some of the answer; a long one moves on.
         room = len(prompt.tokens) + min(asking.limit, 64)
         if read:
@@ -308,7 +319,7 @@ def chosen_blocks(scored: Scored, config: ReadingConfig) -> tuple[Read, ...]:
     >>> [read.update for read in chosen_blocks(scored, ReadingConfig())]
     [7, 3]
     """
-    if not scored.scores or scored.scores[0] <= scored.null + min(config.margin, config.doubt):
+    if not scored.scores or scored.lead <= min(config.margin, config.doubt):
         return ()
     best = scored.scores[0]
     total = sum(math.exp(score - best) for score in scored.scores) + math.exp(scored.null - best)

@@ -118,7 +118,7 @@ def engine_student(folder: Path, device: str, documents: int, seed: int, dense: 
     """A checkpoint with a memory that holds so many documents."""
     reading = ReadingConfig()
     if dense:
-        reading = ReadingConfig(most_blocks=DENSE_BLOCKS, share=1e-300, margin=-1e9, doubt=-1e9, unsure=1.0)
+        reading = ReadingConfig(most_blocks=DENSE_BLOCKS, share=1e-300, margin=-1e9, doubt=-1e9, evidence=-1e9)
     if most is not None:
         reading = replace(reading, most_blocks=most)
     options = EngineOptions(seed=seed, blocks=max(2048, BLOCKS_PER_DOCUMENT * documents), reading=reading)

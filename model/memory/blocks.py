@@ -13,6 +13,7 @@ Nothing is pinned: a reading copies the few blocks that it wants, so updates nev
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,11 @@ class Scored:
     updates: tuple[int, ...]
     scores: tuple[float, ...]
     null: float
+
+    @property
+    def lead(self) -> float:
+        """Nats that the best block is above the null candidate; minus infinity where there is none."""
+        return self.scores[0] - self.null if self.scores else -math.inf
 
 
 class BlockMemory:

@@ -48,7 +48,7 @@ def rule_expressions() -> list[str]:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("prometheus")
     checkpoint = tiny_block_checkpoint(tmp_path_factory.mktemp("tiny"), K=16)
-    stream = LocalStream(checkpoint, folder / "snapshots", memory={"margin": -1e6}, snapshots={"every_updates": 1})
+    stream = LocalStream(checkpoint, folder / "snapshots", memory={"margin": -1e6, "evidence": -1e6}, snapshots={"every_updates": 1})
     port, own = free_port(), free_port()
     server = uvicorn.Server(uvicorn.Config(make_app(stream, HttpConfig()), host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)

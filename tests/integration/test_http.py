@@ -22,7 +22,7 @@ from tests.processes import Jobs, eventually, free_port, kill_9
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]  # Serve's libraries warn of themselves
 
-READS = {"margin": -1e6, "read_share": 1e-9}
+READS = {"margin": -1e6, "evidence": -1e6, "read_share": 1e-9}
 
 
 @pytest.fixture

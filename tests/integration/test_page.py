@@ -30,7 +30,7 @@ MARKUP = "<img src=x onerror=window.hurt=1>"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     checkpoint = tiny_block_checkpoint(tmp_path_factory.mktemp("tiny"), K=16)
-    stream = LocalStream(checkpoint, tmp_path_factory.mktemp("snapshots"), memory={"margin": -1e6, "read_share": 1e-9})
+    stream = LocalStream(checkpoint, tmp_path_factory.mktemp("snapshots"), memory={"margin": -1e6, "evidence": -1e6, "read_share": 1e-9})
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(make_app(stream, HttpConfig()), host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -133,7 +133,7 @@ def test_published_checkpoints_run_dense_end_to_end(jobs: Jobs, stream: Callable
 
 
 def test_documents_are_corrected_and_deleted_live_and_answers_cite_them(jobs: Jobs, stream: Callable[..., StreamConfig]) -> None:
-    config = stream(memory={"margin": -1e6})
+    config = stream(memory={"margin": -1e6, "evidence": -1e6})
     where = ("--config", str(jobs.config_file(config)), "--json")
     topic = config.kafka.topics[0]
 

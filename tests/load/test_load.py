@@ -50,7 +50,7 @@ async def load(stream: LocalStream, askers: int, documents: int, seconds: float)
 @pytest.fixture
 def stream(tmp_path: Path) -> LocalStream:
     checkpoint = tiny_block_checkpoint(tmp_path / "tiny", K=16)
-    sections = {"memory": {"margin": -1e6, "blocks": 64}, "answers": {"most_running": 8, "most_waiting": 8}}
+    sections = {"memory": {"margin": -1e6, "evidence": -1e6, "blocks": 64}, "answers": {"most_running": 8, "most_waiting": 8}}
     return LocalStream(checkpoint, tmp_path / "snapshots", **sections)
 
 

@@ -26,7 +26,7 @@ from model.reading.answering import Running
 from model.reading.generation import reading
 from tests.doubles.tiny import tiny_block_checkpoint
 
-ALWAYS = ReadingConfig(margin=-1e6, share=1e-300)
+ALWAYS = ReadingConfig(margin=-1e6, evidence=-1e6, share=1e-300)
 TEXTS = ["Ada rules in Oslo.", "Bo plays chess.", "The river Cy rose.", "Dee won a prize.", "Eve sold a bank."]
 
 
@@ -459,7 +459,7 @@ def test_what_is_read_on_trial_and_does_not_tell_is_answered_by_the_base_model(
     plain = answer(engine, ask("Who rules?"), asking)
     assert read.grounded and not plain.grounded and read.text != plain.text
 
-    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, share=1e-300)
+    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=-1e9, share=1e-300)
     assert answer(engine, ask("Who rules?"), asking).text == read.text  # it tells something
     monkeypatch.setattr(block_engine, "UNKNOWN", read.text.strip())
     again = answer(engine, ask("Who rules?"), asking)
@@ -476,7 +476,7 @@ def test_an_answer_on_trial_shows_nothing_that_it_takes_back(engine: BlockEngine
     said = answer(engine, ask("Who rules?"), Asking(limit=6)).text.strip()
     engine.config = ReadingConfig(margin=1e9, doubt=1e9)
     plain = answer(engine, ask("Who rules?"), Asking(limit=6)).text
-    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, share=1e-300)
+    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=-1e9, share=1e-300)
     monkeypatch.setattr(block_engine, "UNKNOWN", said)
     prompts = [engine.compose(ask("Who rules?")), engine.compose(ask("Who plays chess in the evening?"))]
     first, other = engine.begin([Asked(prompt=prompt, asking=Asking(limit=6)) for prompt in prompts])
@@ -496,8 +496,8 @@ def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_
     begins = engine.conversation.encode(UNKNOWN)[0]
     before = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
     assert before != begins
-    engine.config = replace(ALWAYS, unsure=1e-12)
+    engine.config = replace(ALWAYS, evidence=1e6)
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == begins
     assert begin(engine, ask("Who rules?"), Asking(limit=3, temperature=1.5, seed=3)).tokens[0] == begins
-    engine.config = ReadingConfig(margin=1e9, doubt=1e9, unsure=1e-12)
+    engine.config = ReadingConfig(margin=1e9, doubt=1e9, evidence=1e6)
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] != begins

@@ -72,7 +72,7 @@ class MemoryConfig(BaseModel):
         description="Nats by which the best block must beat 'none of them' to be trusted: if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
-        default=-8.0,
+        default=-2.0,
         allow_inf_nan=False,
         description="Nats from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )

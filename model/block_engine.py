@@ -58,7 +58,7 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -8.0
+    doubt: float = -2.0
     evidence: float = 0.5
 
 

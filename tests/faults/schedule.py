@@ -137,8 +137,6 @@ def _steps(draw: random.Random, faults: tuple[str, ...], partitions: int) -> tup
         steps.append(step)
         if fault == "add_partitions":
             feed.partitions += step.how["count"]
-        if fault == "recreate":
-            feed.begin_anew()
         steps.append(publish(3, 9))
         if fault.startswith("store_") and draw.random() < 0.5:
             # a generation is claimed and a snapshot restored, through what is wrong with the store

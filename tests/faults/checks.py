@@ -69,7 +69,7 @@ def _durable(world: World, drained: Sequence[Mapping[str, Any]], rebuilt: Rebuil
         yield f"the memory of epoch {latest.manifest.epoch} is {memory.sha256}, its manifest says {latest.manifest.memory_sha256}"
     yield from _same_memory(world, memory, state, rebuilt)
     for status in drained if world.schedule.one_order or world.follows else drained[:1]:
-        live = status.get("live_memory_sha256") or memory.sha256
+        live = status.get("live_memory_sha256") or status["memory_sha256"] or memory.sha256
         if live != memory.sha256:
             yield f"the live memory of replica {status['replica']} is {live}, the durable one {memory.sha256}"
 

@@ -13,9 +13,11 @@ from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
+import torch
 import typer
+from torch import Tensor
 
 from actors.config import StreamConfig
 from actors.learner import Learner
@@ -162,11 +164,12 @@ def memstream_loop(config: StreamConfig, records: int, profiler: cProfile.Profil
 class CountingEngine:
     """What `Learner` needs of an engine: words are tokens, an update is a number, and the oldest leaves."""
 
+    kind: ClassVar = "tokens"
     update_tokens, most_updates, min_tokens, forgets, num_tokens = 64, 64, 1, True, 0
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.update_number = capacity, 0
-        self._alive: deque[int] = deque()
+        self._alive, self._delta = deque[int](), torch.empty(0)
 
     @property
     def remembered(self) -> int:
@@ -175,12 +178,15 @@ class CountingEngine:
     def encode(self, text: str) -> list[int]:
         return list(range(len(text.split())))
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, int]:
-        yield
-        return len(chunks)
+    def room(self, updates: int) -> Generator[None, None, None]:
+        yield from ()
 
-    def commit(self, prepared: int | tuple[()], forget: Collection[int] = ()) -> Learned:
-        updates = tuple(range(self.update_number, self.update_number + (prepared or 0)))
+    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, Sequence[Tensor]]:
+        yield
+        return [self._delta] * len(chunks)
+
+    def commit(self, prepared: Sequence[Tensor], forget: Collection[int] = ()) -> Learned:
+        updates = tuple(range(self.update_number, self.update_number + len(prepared)))
         self.update_number += len(updates)
         self._alive.extend(updates)
         forgotten = tuple(self._alive.popleft() for _ in range(len(self._alive) - self.capacity))

@@ -30,7 +30,7 @@ from model.loading import load_engine
 from pipeline.decode import content_sha256
 from pipeline.positions import StreamState
 from pipeline.records import Document, Partition, Record
-from pipeline.snapshots.writer import SnapshotConfig, SnapshotStore
+from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import ScriptedPoller
 from tests.doubles.tiny import tiny_block_checkpoint
 
@@ -75,9 +75,8 @@ def stream_config(root: Path, blocks: int, every: int) -> StreamConfig:
     model = root / "model"
     if not model.exists():
         tiny_block_checkpoint(model, K=16)
-    snapshots: dict[str, Any] = {"root": str(root / "store"), "every_s": None, "every_updates": every}
-    if "retention" in SnapshotConfig.model_fields:
-        snapshots["retention"] = {"last": 3, "hourly": 0, "daily": 0, "garbage_after_s": 10}
+    retention = {"last": 3, "hourly": 0, "daily": 0, "garbage_after_s": 10}
+    snapshots: dict[str, Any] = {"root": str(root / "store"), "every_s": None, "every_updates": every, "retention": retention}
     tree = {
         "kafka": {"bootstrap_servers": "nobody:1", "topics": [NEWS.topic]},
         "model": {"name": str(model), "dtype": "float32"},
@@ -111,8 +110,7 @@ class Stream:
 
     def save(self) -> None:
         self.saver.save(self.learner, ScriptedPoller([], 0), lambda call: call())
-        if hasattr(self.saver, "tidy"):
-            self.saver.tidy()
+        self.saver.tidy()
 
     def found(self, numbers: Sequence[int]) -> float:
         """The share of these documents that are the first to be read when they are asked for."""
@@ -205,7 +203,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "last": {name: rows[-1][name] for name in names},
         "newest_found_least": min(row["newest_found"] for row in rows),
         "restored_the_same": all(row["restored_the_same"] for row in rows),
-        "retention": "retention" in SnapshotConfig.model_fields,
     }
 
 

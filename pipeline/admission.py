@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -128,8 +129,8 @@ def admit(document: Document, ledger: Ledger, config: AdmissionConfig) -> Verdic
     """
     if reason := _length_fault(len(document.text), config) or _source_fault(document.source, config) or _age_fault(document, config):
         return Verdict(outcome=Outcome.FILTERED, reason=reason)
-    known = ledger.document(document.document_id) if document.has_feed_id else None
-    corrects = known if config.supersede else None
+    known = ledger.document(document.document_id)
+    corrects = known if config.supersede and document.has_feed_id else None
     same = known is not None and known.content_sha256 == document.content_sha256
     if not config.learn_duplicates and (same or (document.content_sha256 in ledger and corrects is None)):
         return Verdict(outcome=Outcome.DUPLICATE, reason="remembered")
@@ -142,7 +143,7 @@ def admit(document: Document, ledger: Ledger, config: AdmissionConfig) -> Verdic
     if config.per_source is not None and _exceeds(config.per_source, document, corrects, ledger):
         return Verdict(outcome=Outcome.FILTERED, reason="source_quota")
     if known is not None and corrects is None:
-        document = replace(document, document_id=f"{document.document_id}#{document.partition}/{document.offset}")
+        document = replace(document, document_id=_id_beside(document, ledger))
     return Verdict(outcome=Outcome.APPLIED, reason="correction" if corrects else "admitted", document=document, replaces=corrects)
 
 
@@ -174,9 +175,18 @@ def doomed(tombstone: Tombstone, ledger: Ledger) -> tuple[LedgerRow, ...]:
     return () if key is None else ledger.with_key(tombstone.record.partition.topic, key)
 
 
+def _id_beside(document: Document, ledger: Ledger) -> str:
+    """An id that nothing remembered has. Offsets come again in a topic that was made anew, so a place alone may be taken, too."""
+    place = f"{document.partition}/{document.offset}"
+    name = f"{document.document_id}#{place}" if document.has_feed_id else place
+    numbered = (name if number == 1 else f"{name}#{number}" for number in count(1))
+    return next(each for each in numbered if ledger.document(each) is None)
+
+
 def _later(document: Document, known: LedgerRow) -> bool:
+    """A partition is read in its order, so what comes is later; its offsets say nothing where the topic was made anew."""
     if document.partition == known.partition:
-        return document.offset > known.offset
+        return True
     return (document.event_time_ms, document.partition) > (known.event_time_ms, known.partition)
 
 

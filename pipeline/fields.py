@@ -22,8 +22,8 @@ MAX_LABEL_CHARS: Final = 512
 
 MAX_LINK_CHARS: Final = 2048
 
-_TAKEN: Final = re.compile(r".+/[0-9]+/[0-9]+|(?:id|sha256):.*")
-"""Ids that records have for other reasons: of one without an id of its own (topic/partition/offset), of a long one, and these escaped."""
+_TAKEN: Final = re.compile(r".+/[0-9]+/[0-9]+(?:#[0-9]+)?|(?:id|sha256):.*")
+"""Ids that records have for other reasons: without an id of its own (topic/partition/offset, maybe #2), a long one, and these escaped."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -63,6 +63,8 @@ class StreamState:
         if list(row.updates) != list(range(self.update_number, self.update_number + len(row.updates))):
             raise ValueError(f"updates {list(row.updates)} do not go on from {self.update_number}")
         ledger = self.ledger if replaces is None else self.ledger.without((replaces,))
+        if ledger.document(row.document_id) is not None:
+            raise ValueError(f"document {row.document_id!r} is remembered already, and is not what this one replaces")
         passed = self.passed(row.partition, row.offset + 1, Outcome.APPLIED, row.event_time_ms)
         return replace(
             passed,

@@ -17,14 +17,19 @@ from tests.processes import free_port
 ROOT = Path(__file__).parents[2]
 
 
-def built(variable: str, module: str) -> Path:
-    """The binary that the environment names, else one that is built once; skips where there is no Go."""
+def binary_of(variable: str, module: str) -> Path:
+    """Where the binary is that the environment names, else where it is built."""
     name = module.partition("@")[0].rpartition("/")[2]
-    binary = Path(os.environ.get(variable, ROOT / "build" / name / name))
+    return Path(os.environ.get(variable, ROOT / "build" / name / name))
+
+
+def built(variable: str, module: str) -> Path:
+    """The binary of a module, built once; skips where there is no Go."""
+    binary = binary_of(variable, module)
     if not binary.is_file():
         go = shutil.which("go")
         if go is None:
-            pytest.skip(f"builds {name}, which needs Go (or {variable})")
+            pytest.skip(f"builds {binary.name}, which needs Go (or {variable})")
         binary.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([go, "install", module], env={**os.environ, "GOBIN": str(binary.parent)}, check=True, timeout=900)
     return binary

@@ -25,7 +25,7 @@ from tests.fault.servers import Server, built
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
-MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+GATEWAY = "MEMSTREAM_VERSITYGW", "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 
 
 class Gateway(Server):
@@ -33,7 +33,7 @@ class Gateway(Server):
 
     def __init__(self, folder: Path) -> None:
         keys = {"ROOT_ACCESS_KEY": "reader", "ROOT_SECRET_KEY": "s3cret-s3cret"}
-        super().__init__([str(built("MEMSTREAM_VERSITYGW", MODULE)), "--port", "127.0.0.1:{port}", "posix", str(folder)], keys)
+        super().__init__([str(built(*GATEWAY)), "--port", "127.0.0.1:{port}", "posix", str(folder)], keys)
         self.folder = folder
 
 

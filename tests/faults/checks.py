@@ -68,8 +68,8 @@ def _durable(world: World, drained: Sequence[Mapping[str, Any]], rebuilt: Rebuil
     if memory.sha256 != latest.manifest.memory_sha256:
         yield f"the memory of epoch {latest.manifest.epoch} is {memory.sha256}, its manifest says {latest.manifest.memory_sha256}"
     yield from _same_memory(world, memory, state, rebuilt)
-    for status in drained if world.schedule.one_order else drained[:1]:
-        live = status.get("live_memory_sha256", memory.sha256)
+    for status in drained if world.schedule.one_order or world.follows else drained[:1]:
+        live = status.get("live_memory_sha256") or status["memory_sha256"] or memory.sha256
         if live != memory.sha256:
             yield f"the live memory of replica {status['replica']} is {live}, the durable one {memory.sha256}"
 
@@ -101,7 +101,7 @@ def restored(world: World, latest: Latest) -> tuple[Memory, StreamState]:
     """Memory and state as a fresh replica would have them."""
     store = SnapshotStore(SnapshotConfig(root=world.root), world.name)
     engine = load_engine(Path(world.config.model.name), "cpu", world.config.model.dtype, engine_options(world.config))
-    images_of(engine).restore(latest.manifest, store)
+    images_of(engine).restoring(latest.manifest, store)()
     return memory_of(engine, trusting=world.has_broken_blocks), store.read_state(latest.manifest)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.cluster import connect, disconnect
 from actors.errors import NoReplica
-from actors.messages import Phase, ReplicaStatus
+from actors.messages import Phase, ReplicaStatus, Role
 from actors.supervisor import Supervisor
 from tests.faults.world import GaveUp, World
 from tests.processes import Job, Jobs, kill_9
@@ -73,7 +73,7 @@ class Cluster:
 
     def change_leader(self) -> None:
         """kill -9 of the one that leads, as far as it is known."""
-        leading = [status.replica for status in self._running() if getattr(status, "role", None) == "leader"]
+        leading = [status.replica for status in self._running() if status.role is Role.LEADER]
         self._kill_number(leading[0] if leading else 0)
 
     def _kill_number(self, number: int) -> None:
@@ -139,9 +139,9 @@ class Cluster:
     # ------------------------------------------------------------------ the end
 
     def finish(self) -> list[dict[str, Any]]:
-        """SIGTERM; the statuses that the run prints."""
+        """SIGTERM; the statuses that the run prints, whoever wrote first."""
         replicas: list[dict[str, Any]] = self._drained()["replicas"]
-        return replicas
+        return sorted(replicas, key=lambda status: bool(status["role"] == Role.FOLLOWER))
 
     def close(self) -> None:
         self._jobs.end()

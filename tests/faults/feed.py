@@ -35,11 +35,6 @@ class Feed:
         self._named: dict[str, int] = {}
         self._told: list[tuple[dict[str, Any], int]] = []
 
-    def begin_anew(self) -> None:
-        """The topic is made anew: what was published before has no partition any more that could be followed."""
-        self._named.clear()
-        self._told.clear()
-
     def take(self, count: int) -> list[Sent]:
         return [self._one() for _ in range(count)]
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from actors.config import StreamConfig
+from actors.messages import Phase
 from actors.replica import Replica
 from pipeline.errors import MemstreamError
 from tests.faults import planted
+from tests.faults.feeds import SocketLeader, serve_feed, socket_of
 from tests.faults.memories import memory_of
 from tests.faults.remote import use_nursery
 
 TELL_S = 0.05
-HURRIED = {"RETRY_S": 0.2, "SAVE_RETRY_S": 0.3, "POLL_TIMEOUT_S": 0.1}
+HURRIED = {"RETRY_S": 0.2, "SAVE_RETRY_S": 0.3, "POLL_TIMEOUT_S": 0.1, "FIRST_PAUSE_S": 0.1, "LOST_S": 1.0, "FEED_WAIT_S": 0.1}
 """Pauses of the product that are meant for hours of outage, and here for moments."""
 
 
@@ -32,17 +36,22 @@ def live(
     channel: Connection,
     config: StreamConfig,
     number: int,
+    deployment: str,
+    feeds: str,
     nursery: str,
     log: Path,
     plant: str | None,
     full_disk: str | None,
     trusting: bool,
 ) -> None:
-    """Learn until SIGTERM, then drain. Says on the channel `("poller", pid)`, `("status", {...})` and at the end `("drained", {...})`."""
-    told = threading.Event()
+    """Learn until SIGTERM, drain, and feed whoever follows until it is told to end.
+
+    Says `("poller", pid)`, `("status", ReplicaStatus)` and, once drained, `("drained", (ReplicaStatus, sha256 of its memory))`. Hears
+    `("lead", generation)`, `("hear", Leader)` and `("end", None)`. `feeds`: what the addresses of its deployment's sockets begin with.
+    """
+    told, over, sending = threading.Event(), threading.Event(), threading.Lock()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     hurry()
-    sending = threading.Lock()
 
     def say(kind: str, what: Any) -> None:
         with sending:
@@ -51,22 +60,42 @@ def live(
     use_nursery(nursery, log, plant, number, lambda pid: say("poller", pid))
     planted.plant(plant, number)
     planted.fill_disk_while_there_is(full_disk)
-    replica = Replica(config, number, 1)
-    said: dict[str, Any] = {}
+    replica = Replica(config, number, 1, open_leader=partial(SocketLeader, feeds), deployment=deployment)
+    serve_feed(replica, socket_of(feeds, number))
+    threading.Thread(target=_hear, args=(channel, replica, over), daemon=True).start()
+    said = replica.status()
     while not told.wait(TELL_S):
-        status = asdict(replica.status())
-        if {**status, "at_s": 0} != said:
+        status = replica.status()
+        if replace(status, at_s=said.at_s) != said:
             say("status", status)
-            said = {**status, "at_s": 0}
+            said = status
     try:
-        status = asdict(replica.drain())
+        status = replica.drain()
     except MemstreamError as error:
-        say("status", {**asdict(replica.status()), "phase": "failed", "problem": f"{type(error).__name__}: {error}"})
+        say("status", replace(replica.status(), phase=Phase.FAILED, problem=f"{type(error).__name__}: {error}"))
         raise
-    if replica._parts is not None and status["phase"] == "drained":
-        try:
-            status["live_memory_sha256"] = memory_of(replica._parts.engine, trusting=trusting).sha256
-        except ValueError as error:  # a finding for the checker
-            status["live_memory_sha256"] = str(error)
-    say("drained" if status["phase"] == "drained" else "status", status)
+    if status.phase is Phase.DRAINED:
+        say("drained", (status, _memory_sha256(replica, trusting)))
+        over.wait()
+    else:
+        say("status", status)
     replica.close()
+
+
+def _hear(channel: Connection, replica: Replica, over: threading.Event) -> None:
+    with suppress(EOFError, OSError):
+        while not over.is_set():
+            kind, what = channel.recv()
+            if kind == "end":
+                break
+            (replica.lead if kind == "lead" else replica.hear)(what)
+    over.set()
+
+
+def _memory_sha256(replica: Replica, trusting: bool) -> str | None:
+    if replica._parts is None:
+        return None
+    try:
+        return memory_of(replica._parts.engine, trusting=trusting).sha256
+    except ValueError as error:  # a finding for the checker
+        return str(error)

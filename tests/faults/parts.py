@@ -15,7 +15,8 @@ from jobs.demo.broker import EmbeddedBroker
 from pipeline.kafka_client import KafkaConfig
 from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 from tests.fault.conftest import LIBS, SCRIPT, ApacheKafka
-from tests.fault.test_snapshots_s3 import BINARY, MODULE, Gateway
+from tests.fault.servers import binary_of, built
+from tests.fault.test_snapshots_s3 import GATEWAY, Gateway
 from tests.faults.nursery import Nursery
 from tests.faults.proxy import FaultyProxy
 from tests.faults.schedule import Able
@@ -167,18 +168,16 @@ def require_apache() -> None:
 
 def has_gateway() -> bool:
     """Whether the S3 server is built."""
-    return BINARY.is_file()
+    return binary_of(*GATEWAY).is_file()
 
 
 def require_gateway() -> None:
     """The S3 server, built if it is not there; MEMSTREAM_VERSITYGW names another one. Raises SystemExit."""
     if has_gateway():
         return
-    go = shutil.which("go")
-    if go is None:
+    if shutil.which("go") is None:
         raise SystemExit("the S3 server is built by go, which is not on the path; --no-s3 takes files")
-    BINARY.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([go, "install", MODULE], env={**os.environ, "GOBIN": str(BINARY.parent)}, check=True, timeout=FETCH_S)
+    built(*GATEWAY)
 
 
 def _made(folder: Path) -> Path:

@@ -11,13 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from actors.feed import Feed
+from actors.following import Following
 from actors.learner import Learner
 from actors.saver import Saver
+from pipeline.commits import Applied, Passed
 from pipeline.dead_letters import DeadLetterSink
+from pipeline.fetched import Rewind
 from pipeline.kafka_client import OffsetAndMetadata, new_consumer, of_kafka, to_kafka
 from pipeline.positions import StreamState
-from pipeline.records import Document
-from pipeline.snapshots import objects
+from pipeline.records import Document, Outcome
+from pipeline.snapshots import stores
 from pipeline.snapshots.checksums import HashingWriter
 
 
@@ -26,13 +30,13 @@ def commit_before_the_snapshot(number: int) -> None:
     save, restore = Saver.save, Saver.restore
     crashed = Path(tempfile.gettempdir()) / "crashed"
 
-    def committed_first(self: Saver, learner: Any, poller: Any, between_turns: Any) -> Any:
+    def committed_first(self: Saver, learner: Any, poller: Any, between_turns: Any, *, merge: bool = True) -> Any:
         positions = between_turns(lambda: {str(partition): at for partition, at in learner.state.positions.items()})
         poller.commit(positions, "early")
         if self.last is not None and not crashed.exists():
             crashed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return save(self, learner, poller, between_turns)
+        return save(self, learner, poller, between_turns, merge=merge)
 
     def from_the_group(self: Saver) -> StreamState | None:
         state = restore(self)
@@ -67,46 +71,49 @@ def lose_a_dead_letter(number: int) -> None:
 
 def apply_twice(number: int) -> None:
     """Now and then a document is learned twice, the second time under another name."""
-    commit = Learner._commit
+    learn = Learner.learn
 
-    def twice(self: Learner, verdict: Any, document: Document, chunked: Any, prepared: Any) -> None:
-        commit(self, verdict, document, chunked, prepared)
-        if document.offset % 7 == 3:
-            partition = document.partition
-            self._state = self._state.rewound(partition, document.offset)
-            commit(self, replace(verdict, replaces=None), replace(document, document_id=f"{document.document_id}'"), chunked, prepared)
+    def twice(self: Learner, item: Any) -> Any:
+        commit = yield from learn(self, item)
+        change = commit.change
+        if isinstance(change, Applied) and change.row.offset % 7 == 3:
+            row, first = change.row, self.state.update_number
+            back = Rewind(partition=row.partition, passed=row.offset + 1, position=row.offset, reason="planted")
+            again = replace(row, document_id=f"{row.document_id}'", updates=tuple(range(first, first + commit.updates)))
+            blocks = tuple(replace(block, update=first + each) for each, block in enumerate(commit.blocks))
+            yield from self.apply(self._commit(back))
+            yield from self.apply(self._commit(Applied(row=again), blocks=blocks))
+        return commit
 
-    Learner._commit = twice  # type: ignore[method-assign]
+    Learner.learn = twice  # type: ignore[method-assign]
 
 
 def drop_an_offset(number: int) -> None:
     """Now and then a document is passed, and counted nowhere."""
-    learn = Learner._learn_document
+    learn = Learner.learn
 
-    def dropping(self: Learner, document: Document) -> Any:
-        if document.offset % 11 == 4:
-            partition, end = document.partition, document.record.end
-            positions, origin = {**self._state.positions, partition: end}, dict(self._state.origin)
-            origin[partition] += 1
-            self._state = replace(self._state, positions=positions, origin=origin)
-            return
-        yield from learn(self, document)
+    def dropping(self: Learner, item: Any) -> Any:
+        if not isinstance(item, Document) or item.offset % 11 != 4:
+            return (yield from learn(self, item))
+        partition, end, state = item.partition, item.record.end, self.state
+        origin = {**state.origin, partition: state.origin[partition] + 1}
+        self._state = replace(state, positions={**state.positions, partition: end}, origin=origin, commits=state.commits + 1)
+        return self._commit(Passed(partition=partition, end=end, outcome=Outcome.FILTERED))
 
-    Learner._learn_document = dropping  # type: ignore[method-assign]
+    Learner.learn = dropping  # type: ignore[method-assign]
 
 
 def skip_in_a_follower(number: int) -> None:
-    """Replica 1 leaves out the memory of a document that it counts as learned."""
-    if number == 0:
-        return
-    commit = Learner._commit
+    """Whoever follows leaves out the memory of a document that it counts as learned."""
+    apply = Following._apply
 
-    def skipping(self: Learner, verdict: Any, document: Document, chunked: Any, prepared: Any) -> None:
-        commit(self, verdict, document, chunked, prepared)
-        if document.offset % 7 == 3:
-            self._engine.commit((), self._state.ledger.document(document.document_id).updates)  # type: ignore[union-attr]
+    def skipping(self: Following, feed: Feed) -> Any:
+        yield from apply(self, feed)
+        for commit in feed.commits:
+            if isinstance(commit.change, Applied) and commit.change.row.offset % 7 == 3:
+                self._learner._engine.commit((), commit.change.row.updates)
 
-    Learner._commit = skipping  # type: ignore[method-assign]
+    Following._apply = skipping  # type: ignore[method-assign]
 
 
 def save_a_flipped_bit(number: int) -> None:
@@ -144,11 +151,11 @@ def fill_disk_while_there_is(path: str | None) -> None:
     """Where no small file system could be mounted: the disk is full for as long as this file exists."""
     if path is None:
         return
-    sync: Any = objects._sync
+    sync: Any = stores._sync
 
     def full(file: Any) -> None:
         if os.path.exists(path):
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(file)
 
-    objects._sync = full
+    stores._sync = full

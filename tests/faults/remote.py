@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from actors import handles
+from actors import remote_poller
 from actors.poller import Poller
 from tests.faults import planted
 from tests.faults.nursery import Child, born
@@ -105,4 +105,4 @@ def use_nursery(nursery: str, log: Path, plant: str | None, number: int, told: A
     far_end = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=remote))
     ray = SimpleNamespace(get=lambda reference, timeout=None: result_of(reference, timeout), kill=lambda actor: actor.child.kill())
     for name, value in {"PollerActor": far_end, "result_of": result_of, "here": lambda: None, "ray": ray}.items():
-        setattr(handles, name, value)
+        setattr(remote_poller, name, value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from actors.config import ReplicaConfig
 from tests.faults.feed import Feed, Sent
 
 RAY_EVERY = 20
@@ -24,8 +23,6 @@ class Able:
     """So that a topic made anew is told from the old one."""
     s3: bool = True
     ray: bool = True
-    follow: bool = "follow" in get_args(ReplicaConfig.model_fields["mode"].annotation)
-    """Whether there are leaders to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +56,9 @@ class Schedule:
     blocks: int
     every_updates: int
     group: bool
+    mode: Literal["consume", "follow"]
+    last: int
+    """Snapshots that are kept."""
     steps: tuple[Step, ...]
 
     @property
@@ -88,16 +88,19 @@ def schedule_of(seed: int, able: Able, faults: tuple[str, ...] = ()) -> Schedule
     # Partitions interleave as they like, so what leaves a full memory first is told by their order: there it is never full.
     blocks = 1_000 if spread else draw.choice((12, 24, 48))
     steps = _steps(draw, chosen, partitions)
+    follows = "change_leader" in chosen or on_ray or draw.random() < 0.5
     return Schedule(
         seed=seed,
         processes="ray" if on_ray else "nursery",
         memory=memory,
         store=store,
         partitions=partitions,
-        replicas=2 if draw.random() < 0.3 or "change_leader" in chosen else 1,
+        replicas=2 if draw.random() < 0.35 or "change_leader" in chosen else 1,
         blocks=blocks,
         every_updates=draw.choice((3, 5, 8)),
         group=draw.random() < 0.5,
+        mode="follow" if follows else "consume",
+        last=draw.choice((2, 3, 24)),
         steps=steps,
     )
 
@@ -112,7 +115,7 @@ def _possible(able: Able, on_ray: bool, store: str, memory: str) -> list[str]:
     faults += ["kill_broker"] if able.broker_restarts else []
     faults += ["recreate"] if able.topic_ids else []
     faults += ["store_errors", "store_slow", "store_lost", "store_cut"] if store == "s3" else ["disk_full"]
-    faults += ["change_leader", "change_leader"] if able.follow and on_ray else []
+    faults += ["change_leader", "change_leader"]
     return [each for each in faults if not (memory == "tokens" and each == "add_partitions")]
 
 
@@ -134,8 +137,6 @@ def _steps(draw: random.Random, faults: tuple[str, ...], partitions: int) -> tup
         steps.append(step)
         if fault == "add_partitions":
             feed.partitions += step.how["count"]
-        if fault == "recreate":
-            feed.begin_anew()
         steps.append(publish(3, 9))
         if fault.startswith("store_") and draw.random() < 0.5:
             # a generation is claimed and a snapshot restored, through what is wrong with the store

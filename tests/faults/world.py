@@ -21,6 +21,8 @@ from tests.faults.rebuild import plain_read
 from tests.faults.schedule import Schedule
 
 PATIENCE_S = 45.0
+GARBAGE_S = 20.0
+"""More than a restore takes, frozen and slowed as it may be."""
 HURRIED = {"request_timeout_s": 2.0, "silence_s": 3.0, "stall_s": 3.0, "refresh_s": 1.0, "start_timeout_s": 20.0}
 
 
@@ -66,13 +68,18 @@ class World:
             dead_letters={"flush_timeout_s": 2.0},
             model={"dtype": "float32"},
             memory={"blocks": schedule.blocks, "scratch": str(self.folder)},
-            replicas=self._replicas(),
-            snapshots={"root": self.root, "every_updates": schedule.every_updates},
+            replicas={"count": schedule.replicas, "poll_hung_s": 3.0, "mode": schedule.mode},
+            snapshots={
+                "root": self.root,
+                "every_updates": schedule.every_updates,
+                "retention": {"last": schedule.last, "hourly": 0, "daily": 0, "garbage_after_s": GARBAGE_S},
+            },
         )
 
-    def _replicas(self) -> dict[str, object]:
-        follow = self.parts.able.follow and self.schedule.processes == "ray"
-        return {"count": self.schedule.replicas, "poll_hung_s": 3.0, **({"mode": "follow"} if follow else {"mode": "consume"})}
+    @property
+    def follows(self) -> bool:
+        """Whether one replica leads and others follow."""
+        return self.schedule.mode == "follow" and self.schedule.replicas > 1
 
     @property
     def has_broken_blocks(self) -> bool:

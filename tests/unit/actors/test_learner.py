@@ -103,6 +103,7 @@ def test_each_item_moves_the_state_by_what_it_is(lesson: Lesson) -> None:
     assert (lesson.state.positions, lesson.state.update_number, lesson.state.watermark_ms) == ({NEWS: 6}, 3, START_MS + 2)
     lesson.learn(Rewind(partition=NEWS, passed=6, position=0, reason="made anew"))
     lesson.learn(document(0, "another log"))
+    assert [row.updates for row in lesson.state.ledger] == [(0,), (1,), (2,), (3,)]  # each update still has its document
     assert (lesson.counts()["applied"], lesson.state.positions) == (4, {NEWS: 1})
     assert lesson.rejected == []  # a record that cannot be decoded is the poller's to send
 

@@ -1,5 +1,7 @@
 """Admission: who gets in, and the word that says why not."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -118,6 +120,24 @@ def test_without_superseding_both_are_learned_under_ids_of_their_own() -> None:
     verdict = admit(document("Another president.", offset=8), remembered(document()), AdmissionConfig(supersede=False))
     assert verdict.document is not None
     assert (verdict.document.document_id, verdict.replaces) == ("a#news/0/8", None)
+
+
+@pytest.mark.parametrize(
+    ("has_feed_id", "ids"), [(False, ["news/0/8", "news/0/8#2", "news/0/8#3"]), (True, ["a", "a#news/0/8", "a#news/0/8#2"])]
+)
+def test_a_place_that_comes_again_in_a_topic_made_anew_is_another_document(has_feed_id: bool, ids: list[str]) -> None:
+    config, ledger = AdmissionConfig(supersede=False), Ledger()
+    for number in range(3):
+        told = document(f"life {number} of the topic", document_id="a" if has_feed_id else "news/0/8", offset=8)
+        verdict = admit(replace(told, has_feed_id=has_feed_id), ledger, config)
+        assert verdict.document is not None and verdict.replaces is None
+        ledger = ledger.with_row(LedgerRow.of(verdict.document, [number], tokens=1))
+    assert [row.document_id for row in ledger] == ids
+
+
+def test_in_a_topic_made_anew_a_correction_may_have_an_earlier_offset() -> None:
+    ledger = remembered(document(offset=70))
+    assert admit(document("Another president.", offset=3), ledger, AdmissionConfig()).replaces == ledger.document("a")
 
 
 def test_a_tombstone_takes_out_the_document_whose_id_its_key_is_else_those_of_its_key() -> None:

@@ -32,7 +32,7 @@ def publish(config: StreamConfig, first: int, end: int) -> None:
             publisher.publish_one({"id": str(number), "text": f"Person {number}.", "time": 1_767_000_000 + number})
             if number % 10 == 5:
                 publisher.publish_one({"id": "bad", "text": ["not", "a", "text"]})
-                publisher.publish_one({"id": "again", "text": f"Person {number}."})
+                publisher.publish_one({"id": f"again-{number}", "text": f"Person {number}."})
 
 
 class Asker:

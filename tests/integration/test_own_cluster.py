@@ -59,7 +59,7 @@ def test_a_front_beside_a_run_listens_on_loopback(alone: Jobs, stream: Callable[
         publisher.publish_one({"text": "Person one."})
     run = alone.run(config)
     try:
-        eventually(lambda: "ray::Replica" in commands(run), "a replica runs")
+        eventually(lambda: "RemoteReplica" in commands(run), "a replica runs")
         serve = alone.start("serve", "--address", "auto", "--port", str(port))
         try:
             eventually(lambda: answers(serve, port), "the front answers")
@@ -77,7 +77,7 @@ def test_the_demo_listens_on_loopback_with_its_broker(alone: Jobs) -> None:
     alone.environ["MEMSTREAM_CACHE"] = str(cache_dir())  # the model is there, or is fetched once
     job = alone.start("demo")
     try:
-        kinds = ("tansu", "gcs_server", "raylet", "ray::Replica", "ray::Poller")
+        kinds = ("tansu", "gcs_server", "raylet", "RemoteReplica", "ray::Poller")
         eventually(lambda: all(kind in commands(job) for kind in kinds) or job.process.poll() is not None, "all of it runs", timeout_s=280)
         assert len(ports_on_loopback(job)) >= 4, job.errors()
     finally:

@@ -14,7 +14,6 @@ import os
 import secrets
 import socket
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,21 @@ def _start(num_cpus: int | None) -> None:
     _init(address="local", num_cpus=num_cpus, include_dashboard=False)
 
 
+_LISTEN = "0A"
+"""Of a socket in Linux' tables (proc_pid_net(5))."""
+
+
 def _join(where: str) -> None:
     if where == "auto":
-        _offer_token(local=_current_is_ours())
+        head = ray_insides.found_by_itself()
+        _offer_token(local=head is not None and is_here(head.host) and _listens_for_us(head.port))
     else:
         head = _head(where)
         _require_closed(head)
         _require_ray(head)
         _offer_token(local=is_here(head.host))
+    if head is not None and head.host == ray_insides.LOOPBACK:  # else Ray looks for it at the machine's address, and listens there too
+        ray_insides.listen_on_loopback()
     _init(address=where)
 
 
@@ -239,13 +245,14 @@ def _is_private(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
-def _current_is_ours() -> bool:
-    """Whether what Ray finds by itself was left there by this user: it lies in a folder that all users share."""
-    path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
-        return False
+def _listens_for_us(port: int) -> bool:
+    """Whether what listens at a port of this machine belongs to this user: any other could take the token that it is given."""
+    owners = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+            owners |= {int(row[7]) for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port}
+    return owners == {os.geteuid()}
 
 
 def _token_is_given() -> bool:

@@ -20,7 +20,7 @@ from actors.messages import Polled, Role
 from actors.poller import PollerClient
 from actors.saver import Saver
 from pipeline.errors import MemstreamError
-from pipeline.fetched import OVERHEAD_BYTES
+from pipeline.fetched import OVERHEAD_BYTES, Rewind
 from pipeline.positions import caught_up, format_positions, parse_positions
 from pipeline.records import DeadLetter
 
@@ -115,14 +115,17 @@ class Leading:
 
     def _learn(self, polled: Polled) -> Generator[None, None, None]:
         """On the device's thread: what was polled, item by item."""
-        learner = self._learner
+        learner, anew = self._learner, False
         for item in polled.items:
             if self._stop.is_set() or self._over:
                 return  # what was not learned comes again from the position
+            anew = anew or isinstance(item, Rewind)
             commit = yield from learner.learn(item)
             if commit.letter is not None:
                 self._letter_bytes += commit.letter.record.size_bytes + OVERHEAD_BYTES
-            self._save_if_due()
+            # Positions in a topic that was made anew are saved together with its id: beside the old one they would be rewound once more.
+            if not anew:
+                self._save_if_due()
         learner.note_topics(polled.topic_ids)
         self._heard(polled)
         self._save_if_due()

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 import ray
 from ray import _raylet
-from ray._private import ray_constants, utils
+from ray._private import ray_constants, services, utils
 
+from pipeline.addresses import Address, address_of
 from pipeline.errors import ConfigurationError
 
 LOOPBACK: Final = "127.0.0.1"
@@ -38,7 +39,12 @@ def require_known() -> None:
     wanted = f"memstream needs ray>={'.'.join(map(str, LEAST))}, whose clusters can be closed to others"
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST:
         raise ConfigurationError(f"{wanted}; this is Ray {ray.__version__}: pip install --upgrade memstream")
-    places = ((ray_constants, "ENABLE_RAY_CLUSTER"), (utils, "get_dashboard_dependency_error"), (_raylet, "Config"))
+    places = (
+        (ray_constants, "ENABLE_RAY_CLUSTER"),
+        (utils, "get_dashboard_dependency_error"),
+        (services, "get_ray_address_from_environment"),
+        (_raylet, "Config"),
+    )
     missing = [name for place, name in places if not hasattr(place, name)]
     if missing:
         raise ConfigurationError(f"{wanted}; Ray {ray.__version__} is too new for this memstream ({', '.join(missing)} is gone)")
@@ -48,6 +54,14 @@ def listen_on_loopback() -> None:
     """The cluster that this process starts is on the loopback address alone."""
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ[_CLUSTER_VARIABLE] = "0"
+
+
+def found_by_itself() -> Address | None:
+    """The head of the cluster that Ray finds where it is told none: the last one of this machine. None where there is none."""
+    with contextlib.suppress(ConnectionError, ValueError):
+        found = services.get_ray_address_from_environment("auto", None)
+        return None if found is None else address_of(found)
+    return None
 
 
 def without_agent_http() -> None:

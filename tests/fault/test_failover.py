@@ -184,8 +184,12 @@ def test_one_writer_a_leader_that_is_suspended_and_comes_back_follows(
     finally:
         os.kill(first.pid, signal.SIGCONT)
     ours.at(36)
-    back = ours.statuses[first.replica]
-    assert (back.role, back.pid, back.generation) == (Role.FOLLOWER, first.pid, 2)
+
+    def follows() -> bool:
+        back = ours.statuses[first.replica]
+        return (back.role, back.pid, back.generation) == (Role.FOLLOWER, first.pid, 2)
+
+    eventually(follows, "the one that was suspended follows")
     publish(config, 30, 40)
     ours.at(RECORDS)
     drained = ours.drain()

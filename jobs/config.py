@@ -112,7 +112,12 @@ def _told(fault: ErrorDetails) -> str:
     path = tuple(str(part) for part in fault["loc"])
     key = ".".join(path) or "the configuration"
     if fault["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; {_nearest(path)}"
+        meant = _meant(path)
+        if meant is not None:
+            return f"{key}: there is no such key; did you mean {meant}?"
+        # A secret that a stray line feed has put where a key should be looks like this.
+        place = ".".join(path[:-1]) or "the configuration"
+        return f"{place}: a key of {len(path[-1])} characters, like none that there is, so it is not shown; known here: {_known(path[:-1])}"
     if fault["type"] == "missing":
         return f"{key}: missing; {_MISSING.get(key, _purpose(path))}"
     if fault["type"] == "tuple_type":
@@ -122,15 +127,22 @@ def _told(fault: ErrorDetails) -> str:
     return f"{key}: {wrong[:1].lower()}{wrong[1:]}; {purpose}".removesuffix("; ")
 
 
-def _nearest(path: tuple[str, ...]) -> str:
-    """What was meant: the nearest key of that section, or the same key in another one."""
+def _meant(path: tuple[str, ...]) -> str | None:
+    """The nearest key of that section, or the same key in another one."""
     *above, name = path
-    known = list(_section(tuple(above)).model_fields) if _section(tuple(above)) else []
-    elsewhere = [key for key in _all_keys(StreamConfig) if key.rpartition(".")[2] == name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near or elsewhere:
-        return f"did you mean {'.'.join([*above, near[0]]) if near else elsewhere[0]}?"
-    return f"known here: {', '.join(known)}"
+    near = difflib.get_close_matches(name, _keys(tuple(above)), n=1, cutoff=0.6)
+    if near:
+        return ".".join([*above, near[0]])
+    return next((key for key in _all_keys(StreamConfig) if key.rpartition(".")[2] == name), None)
+
+
+def _keys(path: tuple[str, ...]) -> list[str]:
+    section = _section(path)
+    return [] if section is None else list(section.model_fields)
+
+
+def _known(path: tuple[str, ...]) -> str:
+    return ", ".join(_keys(path))
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -174,8 +174,9 @@ class Replica:
     def _waits(self, problem: str) -> None:
         if self._parts is None or self._phase is not Phase.SERVING:
             self._phase = Phase.WAITING
+        if problem != self._problem:  # once, not at every try
+            log.warning("replica %d of %s waits: %s", self._number, self._config.stream, problem)
         self._problem = problem
-        log.warning("replica %d of %s waits: %s", self._number, self._config.stream, problem)
         self._news.wait(RETRY_S)
         self._news.clear()
 

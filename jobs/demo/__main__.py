@@ -76,10 +76,11 @@ def learn(config: StreamConfig, plan: Programme) -> dict[str, object]:
     """Learn, ask, save; all processes have ended when this returns."""
     connect("local")
     try:
-        supervisor = Supervisor.start(config)
-        first = supervisor.wait_ready()[0]
-        with Publisher(config.kafka, TOPIC) as publisher, progress_bar(console, plan.count) as bar:
-            plan.run(Stage(supervisor, publisher), bar)
+        with Publisher(config.kafka, TOPIC) as publisher:  # it makes the topic
+            supervisor = Supervisor.start(config)
+            first = supervisor.wait_ready()[0]
+            with progress_bar(console, plan.count) as bar:
+                plan.run(Stage(supervisor, publisher), bar)
         last = supervisor.drain()[0]
     finally:
         disconnect()

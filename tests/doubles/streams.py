@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.answering import told_by
 from actors.config import StreamConfig
-from actors.messages import DocumentsPage, DocumentsQuery, Fate, Learnable, Question, ReplicaStatus, Told
+from actors.messages import DocumentsPage, DocumentsQuery, Fate, Learnable, Phase, Question, ReplicaStatus, Told
 from actors.replica import Replica
 from actors.router import Board, Router
 from pipeline.fetched import Joined
@@ -69,7 +69,7 @@ class LocalStream:
         return self.router.board.statuses()
 
     async def ask(self, question: Question) -> AsyncGenerator[Told, None]:
-        while self.replica.status().loading:
+        while (status := self.replica.status()).loading or status.phase is Phase.STARTING:  # nobody pushes its statuses here
             await asyncio.sleep(0.01)
         async with aclosing(self.router.ask(question)) as stream:
             async for told in stream:

@@ -41,6 +41,8 @@ PROBE_S = 3.0
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _SETTINGS_FRAME = 4
+_LISTEN = "0A"
+"""Of a socket in Linux' tables (proc_pid_net(5))."""
 
 
 def connect(address: str | None = None, num_cpus: int | None = None) -> None:
@@ -76,10 +78,6 @@ def _start(num_cpus: int | None) -> None:
     ray_insides.listen_on_loopback()
     ray_insides.without_agent_http()
     _init(address="local", num_cpus=num_cpus, include_dashboard=False)
-
-
-_LISTEN = "0A"
-"""Of a socket in Linux' tables (proc_pid_net(5))."""
 
 
 def _join(where: str) -> None:

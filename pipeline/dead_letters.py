@@ -10,14 +10,13 @@ import hashlib
 import logging
 import time
 from collections import deque
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigurationError, DeadLetterUnacknowledged, MemstreamError
 from pipeline.fetched import OVERHEAD_BYTES
-from pipeline.kafka_client import KafkaConfig, Producer, close_producer, is_refusal, kafka_errors, new_producer, translated
+from pipeline.kafka_client import Closing, KafkaConfig, Producer, close_producer, is_refusal, kafka_errors, new_producer, translated
 from pipeline.records import DeadLetter
 from pipeline.topics import ensure_topic
 
@@ -151,7 +150,7 @@ def _headers_bytes(headers: list[tuple[str, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in headers)
 
 
-class DeadLetterSink:
+class DeadLetterSink(Closing):
     """Sends dead letters. Key and value stay untouched; `memstream.*` headers say why and from where.
 
     Nothing is connected before the first `send` or `flush`. BOUNDED: at most `max_pending_bytes` and one letter wait.
@@ -211,12 +210,6 @@ class DeadLetterSink:
         producer, self._producer = self._producer, None
         if producer is not None:
             close_producer(producer, timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _settle(self, deadline_s: float) -> None:
         for pending in self._pending:

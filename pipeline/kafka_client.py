@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -25,6 +26,7 @@ from pipeline.reachability import broker_address, require_answer
 from pipeline.records import Partition
 
 __all__ = [
+    "Closing",
     "Consumer",
     "KafkaConfig",
     "OffsetAndMetadata",
@@ -106,6 +108,19 @@ def connection_options(config: KafkaConfig, environ: Mapping[str, str] = os.envi
         "reconnect_backoff_max_ms": 2000,
     }
     return {**options, **security_options(config, environ)}
+
+
+class Closing:
+    """What holds connections: they are closed where its `with` block ends."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
 def new_consumer(config: KafkaConfig, group_id: str | None = None) -> Consumer:

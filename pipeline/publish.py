@@ -6,11 +6,10 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pipeline.errors import BrokerUnavailable
-from pipeline.kafka_client import KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated, translating
+from pipeline.kafka_client import Closing, KafkaConfig, Producer, close_producer, kafka_errors, new_producer, translated, translating
 from pipeline.records import Partition
 from pipeline.topics import delete_topic, ensure_topic
 
@@ -35,7 +34,7 @@ class Published:
         return self.offset + 1
 
 
-class Publisher:
+class Publisher(Closing):
     """Publishes documents as JSON. The topic is made with `partitions` partitions unless it exists.
 
     Documents with the same value at `key_field` (a dotted path, as `decode.fields.id` is one) go to the same partition, so a later version
@@ -76,12 +75,6 @@ class Publisher:
         producer, self._producer = self._producer, None
         if producer is not None:
             close_producer(producer, timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _send(self, document: Mapping[str, object]) -> Any:
         field = value_at(document, self._key_field)

@@ -10,12 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pipeline.dead_letters import PREFIX, REPLAYS
 from pipeline.errors import StreamError
-from pipeline.kafka_client import KafkaConfig, Producer, close_producer, is_refusal, kafka_errors, new_producer, translated, translating
+from pipeline.kafka_client import (
+    Closing,
+    KafkaConfig,
+    Producer,
+    close_producer,
+    is_refusal,
+    kafka_errors,
+    new_producer,
+    translated,
+    translating,
+)
 from pipeline.letters import Letter, Marks, mark_of
 from pipeline.records import Partition
 from pipeline.topics import TopicFacts, describe_topics
@@ -41,7 +50,7 @@ class Replayed:
     problem: str | None = None
 
 
-class Replayer:
+class Replayer(Closing):
     """Publishes letters of `topic`. From its making on it is the only one; marks that are read after that are complete."""
 
     def __init__(self, kafka: KafkaConfig, topic: str) -> None:
@@ -79,16 +88,11 @@ class Replayer:
         if producer is not None:
             close_producer(producer, timeout_s)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def _written(self, batch: list[Letter]) -> list[Replayed]:
         """All of them in one transaction; where one of them is refused, each in its own."""
-        possible = [letter for letter in batch if self._fault(letter) is None]
-        impossible = [Replayed(letter=letter, problem=self._fault(letter)) for letter in batch if self._fault(letter) is not None]
+        looked_at = [Replayed(letter=letter, problem=self._fault(letter)) for letter in batch]
+        impossible = [each for each in looked_at if each.problem is not None]
+        possible = [each.letter for each in looked_at if each.problem is None]
         try:
             return impossible + (self._transaction(possible) if possible else [])
         except _Refused as refused:

@@ -17,12 +17,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss, PartitionStalled, StreamError
 from pipeline.fetched import FairBuffer, Fetched, Gap, GapReason, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import (
+    Closing,
     Consumer,
     KafkaConfig,
     OffsetAndMetadata,
@@ -58,7 +57,7 @@ class _Doubt:
     diverged: int = 0
 
 
-class KafkaSource:
+class KafkaSource(Closing):
     """A stream's records from `positions` on. A partition without one comes as `Joined` first.
 
     It begins at `config.start` if there are no positions at all, otherwise (it is new) at its beginning.
@@ -198,12 +197,6 @@ class KafkaSource:
         if self._committer is not None:
             self._committer.close(autocommit=False)
             self._committer = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:

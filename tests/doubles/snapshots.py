@@ -23,12 +23,12 @@ NEWS = Partition("news", 0)
 SHAPE = BlockShape(num_layers=2, first_layer=1, hidden_size=8, update_tokens=4, key_size=4)
 
 
-def block(update: int) -> BlockImage:
+def block(update: int, shape: BlockShape = SHAPE) -> BlockImage:
     """The block of an update; always the same."""
     generator = np.random.default_rng(update)
-    tokens = 1 + update % SHAPE.update_tokens
-    states = generator.integers(0, 1 << 16, (SHAPE.num_layers, tokens, SHAPE.hidden_size), dtype=np.uint16)
-    keys = generator.integers(0, 1 << 16, (tokens, SHAPE.key_size), dtype=np.uint16)
+    tokens = 1 + update % shape.update_tokens
+    states = generator.integers(0, 1 << 16, (shape.num_layers, tokens, shape.hidden_size), dtype=np.uint16)
+    keys = generator.integers(0, 1 << 16, (tokens, shape.key_size), dtype=np.uint16)
     return BlockImage(update=update, states=states, keys=keys, sha256=block_sha256(states, keys))
 
 

@@ -109,7 +109,12 @@ def kafka_libs() -> Path:
 
 @pytest.fixture(scope="session")
 def apache(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    broker = ApacheKafka(tmp_path_factory.mktemp("kafka"))
+    yield from running_apache(tmp_path_factory.mktemp("kafka"))
+
+
+def running_apache(folder: Path) -> Iterator[ApacheKafka]:
+    """A broker that answers, ended with whoever uses it."""
+    broker = ApacheKafka(folder)
     broker.start()
     try:
         broker.await_answer(broker.config())

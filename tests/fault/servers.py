@@ -6,12 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from pipeline.snapshots.stores import open_store
 from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +61,22 @@ class Server:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+def winners(root: str, name: str) -> list[int]:
+    """Who of eight that create an object at the same time is told that it did; each writes its number."""
+    won: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            open_store(root).create(name, b"%d" % number)
+            won.append(number)
+        except FileExistsError:
+            pass
+
+    racing = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for each in racing:
+        each.start()
+    for each in racing:
+        each.join()
+    return won

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.publish import Publisher
 from tests.doubles.stream import stream_config
-from tests.fault.conftest import LIBS, ApacheKafka
+from tests.fault.conftest import LIBS, ApacheKafka, running_apache
 from tests.processes import Jobs
 
 pytestmark = pytest.mark.fault
@@ -24,13 +24,7 @@ pytestmark = pytest.mark.fault
 def fetched_apache(tmp_path: Path) -> Iterator[ApacheKafka]:
     if shutil.which("java") is None or not list(LIBS.glob("kafka_*.jar")):
         pytest.skip(f"no java, or no Apache Kafka in {LIBS} (infra/kafka/kafka.sh fetch {LIBS})")
-    broker = ApacheKafka(tmp_path / "kafka")
-    broker.start()
-    try:
-        broker.await_answer(broker.config())
-        yield broker
-    finally:
-        broker.kill()
+    yield from running_apache(tmp_path / "kafka")
 
 
 def test_a_stream_is_learned_and_goes_on_after_broker_and_replica_were_ended(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.snapshots.collector import Collector
 from pipeline.snapshots.config import RetentionConfig, SnapshotConfig
 from pipeline.snapshots.stores import open_store
 from tests.doubles.snapshots import Stream, verified
-from tests.fault.servers import Server, built
+from tests.fault.servers import Server, built, winners
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
@@ -51,22 +50,10 @@ def root(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_one_of_many_creators_wins(root: str) -> None:
-    store, won = open_store(root), list[int]()
+    store = open_store(root)
     store.require_create_if_absent()
     assert store.names("generations") == []
-
-    def create(number: int) -> None:
-        try:
-            open_store(root).create("epochs/1.json", b"%d" % number)
-            won.append(number)
-        except FileExistsError:
-            pass
-
-    racing = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-    for each in racing:
-        each.start()
-    for each in racing:
-        each.join()
+    won = winners(root, "epochs/1.json")
     assert len(won) == 1 and store.read("epochs/1.json") == b"%d" % won[0]
 
 

@@ -21,7 +21,7 @@ from pipeline.snapshots.objects import ObjectStore
 from pipeline.snapshots.pins import Pins
 from pipeline.snapshots.stores import open_store
 from tests.doubles.snapshots import Stream, verified
-from tests.fault.servers import Server, built
+from tests.fault.servers import Server, built, winners
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 
@@ -58,21 +58,9 @@ def root(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_one_of_many_creators_wins(root: str) -> None:
-    store, won = open_store(root), list[int]()
+    store = open_store(root)
     store.require_create_if_absent()
-
-    def create(number: int) -> None:
-        try:
-            open_store(root).create("epochs/1.json", b"%d" % number)
-            won.append(number)
-        except FileExistsError:
-            pass
-
-    racing = [threading.Thread(target=create, args=(number,)) for number in range(8)]
-    for each in racing:
-        each.start()
-    for each in racing:
-        each.join()
+    won = winners(root, "epochs/1.json")
     assert len(won) == 1 and store.read("epochs/1.json") == b"%d" % won[0]
 
 

@@ -166,8 +166,8 @@ def test_a_follower_that_starts_late_catches_up_from_a_snapshot_that_is_made_for
     assert same(*ours.drained().values(), undisturbed(deploy))
 
 
-def test_a_follower_goes_on_where_its_leader_is_lost_and_the_old_leader_follows_it(deploy: Callable[..., Deployment]) -> None:
-    """As a leader that was suspended does: it knows more than the new one did, which is nobody's knowledge now."""
+def with_a_leader_apart(deploy: Callable[..., Deployment]) -> Deployment:
+    """Both know six records; then the leader reads on and nobody hears of it, nor it of anybody."""
     ours = deploy()
     ours.upto = 6
     for number in (0, 1):
@@ -177,6 +177,12 @@ def test_a_follower_goes_on_where_its_leader_is_lost_and_the_old_leader_follows_
     ours.deaf, ours.cut = {0}, {0}
     ours.pollers[0]._end, ours.pollers[0]._items = END, list(SCRIPT[7:])
     ours.wait(lambda found: found[0].position == {"news/0": END})
+    return ours
+
+
+def test_a_follower_goes_on_where_its_leader_is_lost_and_the_old_leader_follows_it(deploy: Callable[..., Deployment]) -> None:
+    """As a leader that was suspended does: it knows more than the new one did, which is nobody's knowledge now."""
+    ours = with_a_leader_apart(deploy)
     ours.upto = END
     ours.pollers[0].may_go_on.clear()
     ours.lead(1, after=1)
@@ -191,15 +197,7 @@ def test_a_follower_goes_on_where_its_leader_is_lost_and_the_old_leader_follows_
 
 
 def test_what_a_replaced_writer_knew_alone_is_not_answered_from(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = deploy()
-    ours.upto = 6
-    for number in (0, 1):
-        ours.start(number)
-    ours.lead(0)
-    ours.all_at(6)
-    ours.deaf, ours.cut = {0}, {0}
-    ours.pollers[0]._end, ours.pollers[0]._items = END, list(SCRIPT[7:])
-    ours.wait(lambda found: found[0].position == {"news/0": END})
+    ours = with_a_leader_apart(deploy)
     ours.lead(1, after=1)
     monkeypatch.setattr(SnapshotStore, "latest", lambda self: None)
     ours.deaf = set()

@@ -23,16 +23,13 @@ from pipeline.snapshots.manifest import BlockShape, Manifest
 from pipeline.snapshots.segments import BlockImage, BlocksImage, MappedSegment, block_sha256, memory_sha256, write_segment
 from pipeline.snapshots.stores import open_store
 from pipeline.snapshots.writer import SnapshotConfig, SnapshotContent, SnapshotStore
+from tests.doubles import snapshots as doubles
 
 SHAPE = BlockShape(num_layers=3, first_layer=1, hidden_size=16, update_tokens=8, key_size=4)
 
 
 def block(update: int) -> BlockImage:
-    generator = np.random.default_rng(update)
-    tokens = 1 + update % SHAPE.update_tokens
-    states = generator.integers(0, 1 << 16, (SHAPE.num_layers, tokens, SHAPE.hidden_size), dtype=np.uint16)
-    keys = generator.integers(0, 1 << 16, (tokens, SHAPE.key_size), dtype=np.uint16)
-    return BlockImage(update=update, states=states, keys=keys, sha256=block_sha256(states, keys))
+    return doubles.block(update, SHAPE)
 
 
 def image(blocks: Sequence[BlockImage], published: dict[int, tuple[str, int]] | None = None) -> BlocksImage:

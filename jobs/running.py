@@ -57,24 +57,31 @@ def listening(url: str) -> str:
 
 
 def find_stream(stream: str | None, address: str | None, *, any_stream: bool = False) -> Supervisor:
-    """The running stream of that name, or the only one there is; with `any_stream` one of several.
+    """The running stream of that name, or the only one there is; with `any_stream` one of several on the same cluster.
+
+    Without an address, or by "auto", those that this user started on this machine come first, then whatever cluster Ray finds here.
 
     Raises:
         NoReplica: none runs where we looked.
         ConfigurationError: there are several, and none was named.
     """
-    if address is None and not os.environ.get("RAY_ADDRESS"):
-        here = _here(stream)
+    if address in (None, "auto") and not os.environ.get("RAY_ADDRESS"):
+        here = _here(stream, any_stream)
         address = here.address if here is not None else "auto"
     connect(address)
     streams = _streams_of_cluster()
     return Supervisor.find(stream or (streams[0] if any_stream and streams else _only(streams, "on this Ray cluster")))
 
 
-def _here(stream: str | None) -> Running | None:
+def _here(stream: str | None, any_stream: bool) -> Running | None:
     found = [each for each in _alive() if stream in (None, each.stream)]
     if not found:
         return None
+    clusters = sorted({each.address for each in found})
+    if any_stream and len(clusters) > 1:
+        raise ConfigurationError(f"streams run on several Ray clusters of this machine: choose with --address {' | '.join(clusters)}")
+    if any_stream:
+        return found[0]
     name = stream or _only(sorted({each.stream for each in found}), "on this machine")
     return next(each for each in found if each.stream == name)
 

@@ -64,6 +64,7 @@ class Tutor:
                 queries.append(self.query(question, answers[0], (told,)))
                 other = self._of_another(example, question, rng)
                 near += [] if other is None else [self.query(other, UNKNOWN, (told,))]
+        near += [self.query(question, UNKNOWN, tuple(range(len(chunks)))) for question in example.untold]
         if example.title and rng.random() < 0.12:
             queries.append(self._recital(example.title, chunks, rng))
         if not queries:
@@ -78,12 +79,13 @@ class Tutor:
 
     def _of_another(self, example: Example, question: str, rng: random.Random) -> str | None:
         """The question asked of another name, or another year, than the document tells of; None where it names nothing that it tells of."""
-        named = [found for found in _NAMES.finditer(question) if found.start() > 0 and found[0] in example.text]
+        told = f"{example.title}\n{example.text}"
+        named = [found for found in _NAMES.finditer(question) if found.start() > 0 and found[0] in told]
         if not named:
             return None
         found = rng.choice(named)
         alike = self._names[example.kind, found[0].count(" "), found[0].isdigit()]
-        others = [name for name in alike if name not in example.text and name not in question]
+        others = [name for name in alike if name not in told and name not in question]
         alike.append(found[0])
         if not others:
             return None

@@ -36,6 +36,8 @@ class Example:
     date_ms: int | None
     text: str
     questions: tuple[Question, ...]
+    untold: tuple[str, ...] = ()
+    """Questions of the same matter that this text leaves open."""
     subject: str | None = None
 
     @property

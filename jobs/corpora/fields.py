@@ -154,7 +154,16 @@ def _document(
         questions.append((_question(asked, country, rng), (answer,)))
     if not text:
         return None
-    return Example(kind="fields", title=country, source=source, date_ms=date_ms, text=text, questions=tuple(questions))
+    missing = [asked for asked in rng.sample(list(values), 4) if f"{asked.name}" not in text]
+    return Example(
+        kind="fields",
+        title=country,
+        source=source,
+        date_ms=date_ms,
+        text=text,
+        questions=tuple(questions),
+        untold=tuple(_question(asked, country, rng) for asked in missing[:1]),
+    )
 
 
 def _question(asked: _Asked, country: str, rng: random.Random) -> str:

@@ -106,7 +106,15 @@ def _documents(country: str, offices: Sequence[Office], people: NamePool, fit: F
     for text in fitting:
         told = [office for office in (*offices, *([viceroy] if viceroy else [])) if office.name in text and f"{office.role}:" in text]
         questions = tuple(_questions(country, told, rng))
-        yield Example(kind="leaders", title=country, source=source, date_ms=date_ms, text=text, questions=questions)
+        names = {office.name for office in told}
+        untold = [
+            question
+            for question, answers in _questions(country, offices, rng)
+            if not names.intersection(answers) and answers[0] not in text
+        ]
+        yield Example(
+            kind="leaders", title=country, source=source, date_ms=date_ms, text=text, questions=questions, untold=tuple(untold[:1])
+        )
 
 
 def _viceroy(chief: Office, people: NamePool, rng: random.Random) -> Office | None:

@@ -19,17 +19,17 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.25,
-    "paragraphs": 0.11,
-    "squad": 0.13,
-    "asked": 0.14,
-    "excerpts": 0.14,
-    "prose": 0.06,
-    "passages": 0.05,
-    "wiki": 0.03,
-    "leaders": 0.04,
-    "fields": 0.02,
-    "edits": 0.03,
+    "stories": 0.28,
+    "paragraphs": 0.10,
+    "squad": 0.12,
+    "asked": 0.13,
+    "excerpts": 0.12,
+    "prose": 0.05,
+    "passages": 0.03,
+    "wiki": 0.02,
+    "leaders": 0.08,
+    "fields": 0.05,
+    "edits": 0.02,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {
     "stories": 0.28,

@@ -45,7 +45,15 @@ def _window(paragraph: Mapping[str, Any], fit: Fit, rng: random.Random, kind: st
     questions = _answered(paragraph, text, rng) if fit(text, header) else ()
     if not questions:
         return None
-    return Example(kind=kind, title=title, source=None, date_ms=date_ms, text=text, questions=questions)
+    return Example(
+        kind=kind,
+        title=title,
+        source=None,
+        date_ms=date_ms,
+        text=text,
+        questions=questions,
+        untold=_unanswered(paragraph, f"{header}{text}", rng),
+    )
 
 
 def _grown(pieces: Sequence[str], start: int, header: str, fit: Fit) -> str:
@@ -67,6 +75,21 @@ def _answered(paragraph: Mapping[str, Any], text: str, rng: random.Random) -> tu
             found.append((item["question"].strip(), present))
     rng.shuffle(found)
     return tuple(found[:4])
+
+
+def _unanswered(paragraph: Mapping[str, Any], text: str, rng: random.Random) -> tuple[str, ...]:
+    """A question of the same paragraph of whose answers the window holds not a word."""
+    held = set(re.findall(r"\w+", text.lower()))
+    left = [
+        item["question"].strip()
+        for item in paragraph["questions"]
+        if all(
+            held.isdisjoint(word for word in re.findall(r"\w+", answer.lower()) if len(word) > 3 or word.isdigit())
+            for answer in item["answers"]
+        )
+        and not any(answer in text for answer in item["answers"])
+    ]
+    return tuple(rng.sample(left, min(1, len(left))))
 
 
 def _overlap(question: str, text: str) -> float:

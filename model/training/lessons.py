@@ -26,7 +26,8 @@ class Lesson:
     """One document as the stream would cut it, and what can be asked about it.
 
     `subject` tells documents apart that say different things of the same matter: none of them is a wrong block for the other's question.
-    `near` are questions that it nearly tells, of another name or year: with this document in front the answer is that nobody knows.
+    `near` are questions that it nearly tells, of another name or year or of what it leaves open: with this document in front the answer is
+    that nobody knows.
     """
 
     kind: str

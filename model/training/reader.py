@@ -38,7 +38,7 @@ class ReaderConfig:
     most_blocks: int = 4
     alone: float = 0.2
     left_out: float = 0.10
-    near: float = 0.08
+    near: float = 0.10
     siblings: float = 0.6
     rate: float = 6e-4
     warmup_steps: int = 30

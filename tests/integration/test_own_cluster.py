@@ -52,14 +52,15 @@ def test_a_run_listens_on_loopback_behind_a_token_and_finds_its_own_packages(
     assert "a package of the user" not in job.errors()
 
 
-def test_a_front_beside_a_run_listens_on_loopback(alone: Jobs, stream: Callable[..., StreamConfig]) -> None:
+def test_a_front_beside_a_run_listens_on_loopback(alone: Jobs, stream: Callable[..., StreamConfig], tmp_path: Path) -> None:
     port = free_port()
     config = stream()
     with Publisher(config.kafka, config.kafka.topics[0]) as publisher:
         publisher.publish_one({"text": "Person one."})
     run = alone.run(config)
     try:
-        eventually(lambda: "RemoteReplica" in commands(run), "a replica runs")
+        announced = tmp_path / "cache" / "running"
+        eventually(lambda: "RemoteReplica" in commands(run) and any(announced.glob("*.json")), "a replica runs, and is announced")
         serve = alone.start("serve", "--address", "auto", "--port", str(port))
         try:
             eventually(lambda: answers(serve, port), "the front answers")

@@ -131,6 +131,9 @@ def test_of_several_streams_one_must_be_named(tmp_path: Path, monkeypatch: pytes
     assert sorted(path.name for path in _folder().iterdir()) == ["a.1.json", "b.1.json"], "what means nothing is cleaned up"
     with pytest.raises(ConfigurationError, match=r"several streams run on this machine: choose with --stream a \| b"):
         find_stream(None, None)
+    for named in (None, "auto"):
+        with pytest.raises(ConfigurationError, match=r"several Ray clusters of this machine: choose with --address a:1 \| b:1"):
+            find_stream(None, named, any_stream=True)
 
 
 def test_broken_snapshots_are_named_with_each_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

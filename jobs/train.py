@@ -143,7 +143,8 @@ def train(
         prose=prose or asked_prose(summaries, out / "prose.jsonl"),
         edits=edits or (),
     )
-    trainer = ReaderTrainer(model, ReaderConfig(), seed, steps, tutor.answer(UNKNOWN))
+    general = [tutor.query(question, UNKNOWN, ()) for question in general_questions(Split.TRAIN)]
+    trainer = ReaderTrainer(model, ReaderConfig(), seed, steps, tutor.answer(UNKNOWN), general)
     run = Run(out, trainer)
     run.resume()
     if not (out / "selector.done").is_file():

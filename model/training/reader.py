@@ -6,7 +6,7 @@
 Each step writes a few new documents and asks about them and about documents of the bank, which were written in the steps before. A
 question sees its own block among others that look alike: the same words, other chunks of the same document, at times the same matter
 told differently (then the younger one is right), at times not its own block at all, or a block that tells it of somebody else: then the
-answer is that the model does not know.
+answer is that the model does not know. So it is where general questions see whatever blocks share their words.
 Trunk and blocks are the base model's and take no gradient.
 """
 
@@ -39,6 +39,7 @@ class ReaderConfig:
     alone: float = 0.2
     left_out: float = 0.10
     near: float = 0.10
+    general: float = 0.04
     siblings: float = 0.6
     rate: float = 6e-4
     warmup_steps: int = 30
@@ -69,10 +70,19 @@ class ReaderTrainer:
 
     Args:
         unknown: tokens of what is said where no block tells.
+        general: questions that no document tells.
     """
 
-    def __init__(self, model: BlockLLM, config: ReaderConfig, seed: int, total_steps: int, unknown: tuple[int, ...]) -> None:
-        self.model, self.config, self.total_steps, self.unknown = model, config, total_steps, unknown
+    def __init__(
+        self,
+        model: BlockLLM,
+        config: ReaderConfig,
+        seed: int,
+        total_steps: int,
+        unknown: tuple[int, ...],
+        general: Sequence[Query] = (),
+    ) -> None:
+        self.model, self.config, self.total_steps, self.unknown, self.general = model, config, total_steps, unknown, general
         self.rng = random.Random(seed)
         self.bank: deque[Written] = deque(maxlen=config.bank)
         for name, parameter in model.named_parameters():
@@ -134,6 +144,9 @@ class ReaderTrainer:
         pools = [[each for each in blocks if self._tells(each)] for blocks in (list(new), list(self.bank))]
         asked = []
         for _ in range(config.questions):
+            if self.general and self.rng.random() < config.general:
+                asked.append(self._in_front_of_nothing(self.rng.choice(self.general), new))
+                continue
             pool = pools[0] if (self.rng.random() < config.about_new and pools[0]) or not pools[1] else pools[1]
             own = self.rng.choice(pool)
             near = [query for query in own.lesson.near if own.number in query.chunks]
@@ -152,6 +165,11 @@ class ReaderTrainer:
         if self.rng.random() < config.left_out and others:
             return Asked(query, self._in_order(others), self.unknown)
         return Asked(query, self._in_order([*others, own]), query.answer)
+
+    def _in_front_of_nothing(self, query: Query, new: Sequence[Written]) -> Asked:
+        """A question that no document tells, with blocks all the same."""
+        blocks = self._alike(query, [*new, *self.bank], self.rng.randint(1, self.config.most_blocks))
+        return Asked(query, self._in_order(blocks), self.unknown)
 
     def _in_order(self, blocks: Sequence[Written]) -> list[Written]:
         """As they are read: documents in any order, the blocks of one in its own."""
@@ -177,11 +195,14 @@ class ReaderTrainer:
             wrong = [each for each in wrong if each.lesson is not own.lesson]
         else:
             chosen = []
-        count -= len(chosen)
+        return chosen + self._alike(query, wrong, count - len(chosen))
+
+    def _alike(self, query: Query, among: Sequence[Written], count: int) -> list[Written]:
+        """Some of those blocks that share most of the question's words, and some at random."""
         words = set(query.prompt[query.content[0] : query.content[1]])
-        likely = sorted(wrong, key=lambda each: -self._overlap(words, each))[: count + 1]
-        mixed = likely + self.rng.sample(wrong, min(len(wrong), count))
-        return chosen + self.rng.sample(mixed, min(count, len(mixed)))
+        likely = sorted(among, key=lambda each: -self._overlap(words, each))[: count + 1]
+        mixed = likely + self.rng.sample(among, min(len(among), count))
+        return self.rng.sample(mixed, min(count, len(mixed)))
 
     def _overlap(self, words: set[int], block: Written) -> float:
         chunk = block.lesson.chunks[block.number]

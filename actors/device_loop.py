@@ -360,8 +360,6 @@ class DeviceLoop:
 
     def _report(self, request: Request) -> None:
         for index, running in enumerate(request.running):
-            if running.is_held_back:
-                continue
             text, logprobs = running.new_text(), tuple(running.logprobs[request.shown[index] :])
             request.shown[index] = len(running.logprobs)
             if text or logprobs:

@@ -1,6 +1,6 @@
 """Learning and answering with a block memory.
 
-prompts side by side -> trunk -> select, each for itself -> read the best blocks, or go on as the base model -> first tokens
+prompts side by side -> trunk -> select, each for itself -> read the best blocks, or go on as the base model -> judge -> first tokens
 every running answer -> trunk -> reader, or the base model's own layers -> one token more each
 """
 
@@ -48,11 +48,11 @@ class ReadingConfig:
     Attributes:
         most_blocks: that one answer reads.
         share: a block is read if it is at least so likely as this share of the best one.
-        margin: nats that the best block must be above the null candidate to be trusted: if the reader then finds nothing, it says so.
-        doubt: nats from which blocks are read on trial: if the reader finds nothing, the base model answers, as if nothing had been read.
+        margin: nats that the best block must be above the null candidate to be trusted: if it then does not tell, that is said.
+        doubt: nats from which blocks are read on trial: if they do not tell, the base model answers, as if nothing had been read.
             Below, nothing is read.
         evidence: nats that selector and reader together must give for an answer: what the best block is above the null candidate, and
-            READER_WEIGHT times the reader's log-odds against beginning with "I don't know.". Below, it says that.
+            READER_WEIGHT times the reader's log-odds against beginning with "I don't know.". Below, it says that, and else never.
     """
 
     most_blocks: int = 4
@@ -60,6 +60,18 @@ class ReadingConfig:
     margin: float = 0.8
     doubt: float = -2.0
     evidence: float = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Begun:
+    """A question, the blocks that were chosen for it, and the row that they and its text stand in."""
+
+    asked: Asked
+    scored: Scored
+    read: tuple[Read, ...]
+    row: Row
+    is_left: bool = False
+    """The blocks were read on trial and do not tell."""
 
 
 class BlockEngine:
@@ -140,45 +152,58 @@ class BlockEngine:
 
     @torch.no_grad()
     def begin(self, asked: Sequence[Asked]) -> list[Running]:
-        """Select, read and give first tokens. Blocks are chosen and copied here, and the memory is needed no more."""
+        """Select, read, judge and give first tokens. Blocks are chosen and copied here, and the memory is needed no more."""
         prompts = [each.prompt.tokens for each in asked]
         kept = Kept()
         trunk_BTD = self._trunk(prompts, kept)
-        begun: list[tuple[Row, Running]] = []
-        leads: list[float] = []
+        begun: list[_Begun] = []
         try:
             for number, each in enumerate(asked):
                 scored = self._scored(each, trunk_BTD[number, : len(prompts[number])])
-                leads.append(scored.lead)
-                begun.append(self._placed(each, scored))
-                kept.lay_into(begun[-1][0], number, len(prompts[number]))
-            hidden_BTD = self._upper_pass([row for row, _ in begun], trunk_BTD, list(map(len, prompts)))
-            last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=hidden_BTD.device)
-            running = [each for _, each in begun]
-            take_next(
-                running,
-                self._rather_unknown(running, leads, self._model.logits(hidden_BTD[torch.arange(len(asked), device=last.device), last])),
-            )
+                begun.append(self._placed(each, scored, chosen_blocks(scored, self.config)))
+                kept.lay_into(begun[-1].row, number, len(prompts[number]))
+            logits_BV = self._judged(begun, self._first(begun, trunk_BTD))
+            if left := [number for number, each in enumerate(begun) if each.is_left]:
+                for number in left:
+                    row = begun[number].row
+                    begun[number] = self._placed(asked[number], begun[number].scored, ())
+                    self._arenas.remove(row)
+                    kept.lay_into(begun[number].row, number, len(prompts[number]))
+                logits_BV[left] = self._first([begun[number] for number in left], trunk_BTD[left])
+            running = [self._running_of(each) for each in begun]
+            take_next(running, logits_BV)
         except Exception:
-            for row, _ in begun:  # nothing is left of questions that could not be begun
-                self._arenas.remove(row)
+            for one in begun:  # nothing is left of questions that could not be begun
+                self._arenas.remove(one.row)
             raise
-        self._running.update(begun)
+        self._running.update((one.row, answer) for one, answer in zip(begun, running, strict=True))
         self._end_finished(running)
         return running
 
-    def _rather_unknown(self, running: Sequence[Running], leads: Sequence[float], logits_BV: Tensor) -> Tensor:
-        """First tokens' logits, with that of "I don't know." on top where selector and reader together give too little evidence."""
-        reading = [number for number, each in enumerate(running) if each.read]
+    def _first(self, begun: Sequence[_Begun], trunk_BTD: Tensor) -> Tensor:
+        """Logits of first tokens, [B, V]."""
+        counts = [len(each.asked.prompt.tokens) for each in begun]
+        hidden_BTD = self._upper_pass([each.row for each in begun], trunk_BTD, counts)
+        last = torch.tensor(counts, device=hidden_BTD.device) - 1
+        return self._model.logits(hidden_BTD[torch.arange(len(begun), device=last.device), last])
+
+    def _judged(self, begun: Sequence[_Begun], logits_BV: Tensor) -> Tensor:
+        """First tokens' logits once selector and reader together have judged whether the blocks tell.
+
+        Where they do, "I don't know." is out: a block that the selector is sure of is read as well as can be. Where they do not, that is
+        said, and blocks that were read on trial are left alone.
+        """
+        reading = [number for number, each in enumerate(begun) if each.read]
         if not reading:
             return logits_BV
         begins = self.conversation.encode(UNKNOWN)[0]
         chances = logits_BV[reading].float().softmax(-1)[:, begins].clamp(1e-6, 1 - 1e-6)
-        given = torch.tensor([leads[number] for number in reading], device=chances.device) - READER_WEIGHT * chances.logit()
-        lacking = [number for number, evidence in zip(reading, given.tolist(), strict=True) if evidence < self.config.evidence]
-        if lacking:
-            logits_BV = logits_BV.clone()
-            logits_BV[lacking, begins] = logits_BV[lacking].amax(-1) + SURE
+        given = torch.tensor([begun[number].scored.lead for number in reading], device=chances.device) - READER_WEIGHT * chances.logit()
+        lacking = given < self.config.evidence
+        logits_BV = logits_BV.clone()
+        logits_BV[reading, begins] = torch.where(lacking, logits_BV[reading].amax(-1) + SURE, -torch.inf)
+        for number, lacks in zip(reading, lacking.tolist(), strict=True):
+            begun[number].is_left = lacks and begun[number].scored.lead <= self.config.margin
         return logits_BV
 
     def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
@@ -193,22 +218,20 @@ class BlockEngine:
     def _scored(self, asked: Asked, trunk_TD: Tensor) -> Scored:
         return self.score(asked.prompt, trunk_TD, self._most(asked.asking), asked.asking, asked.memory or self.memory)
 
-    def _placed(self, asked: Asked, scored: Scored) -> tuple[Row, Running]:
-        """Choose what a question reads, and lay it in front of the room for its text."""
-        prompt, asking = asked.prompt, asked.asking
-        memory: BlockMemory = asked.memory or self.memory
-        read = chosen_blocks(scored, self.config)
-        on_trial = UNKNOWN if read and scored.lead <= self.config.margin else None
+    def _placed(self, asked: Asked, scored: Scored, read: tuple[Read, ...]) -> _Begun:
+        """What a question reads, laid in front of the room for its text."""
         # Room for some of the answer; a long one moves on.
-        room = len(prompt.tokens) + min(asking.limit, 64)
-        if read:
-            keys, values = memory.projected(sorted(each.update for each in read))
-            row = self._arenas.place(READER, sum(each.shape[2] for each in keys), room)
-            self._model.remember(row, keys, values)
-        else:
-            row = self._arenas.place(BASE, 0, room)
-        running = Running(prompt.tokens, asking, self._ends, self.conversation, read, bool(read), self._model.device, on_trial)
-        return row, running
+        room = len(asked.prompt.tokens) + min(asked.asking.limit, 64)
+        if not read:
+            return _Begun(asked, scored, read, self._arenas.place(BASE, 0, room))
+        keys, values = (asked.memory or self.memory).projected(sorted(each.update for each in read))
+        row = self._arenas.place(READER, sum(each.shape[2] for each in keys), room)
+        self._model.remember(row, keys, values)
+        return _Begun(asked, scored, read, row)
+
+    def _running_of(self, begun: _Begun) -> Running:
+        prompt, read = begun.asked.prompt.tokens, begun.read
+        return Running(prompt, begun.asked.asking, self._ends, self.conversation, read, bool(read), self._model.device)
 
     def _upper_pass(self, rows: Sequence[Row], trunk_BTD: Tensor, counts: Sequence[int]) -> Tensor:
         """From layer S to the end, rows that were just placed: what comes out of the last layer, [B, T, D]."""
@@ -253,28 +276,9 @@ class BlockEngine:
         self._end_finished(running)
 
     def _end_finished(self, running: Sequence[Running]) -> None:
-        failed = [each for each in running if each.failed_trial]
         for each in running:
             if each.finish_reason is not None:
                 self.end(each)
-        for each in failed:
-            self._begin_again(each)
-
-    def _begin_again(self, running: Running) -> None:
-        """What was read on trial did not tell: the base model answers, as if nothing had been read."""
-        running.begin_again()
-        kept = Kept()
-        trunk_BTD = self._trunk([running.prompt], kept)
-        row = self._arenas.place(BASE, 0, len(running.prompt) + min(running.asking.limit, 64))
-        try:
-            kept.lay_into(row, 0, len(running.prompt))
-            hidden_BTD = self._upper_pass([row], trunk_BTD, [len(running.prompt)])
-            take_next([running], self._model.logits(hidden_BTD[:, -1]))
-        except Exception:
-            self._arenas.remove(row)
-            raise
-        self._running[row] = running
-        self._end_finished([running])
 
     def end(self, running: Running) -> None:
         for row in [row for row, each in self._running.items() if each is running]:

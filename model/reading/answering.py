@@ -46,8 +46,6 @@ class Running:
         decoder: makes text of tokens.
         read: the blocks that it reads.
         grounded: whether it reads any; None: this memory cannot tell.
-        on_trial: what it says where the blocks turn out not to tell; such an answer is begun again without them, so nothing of it is shown
-            before it is another one. None: it is not on trial.
     """
 
     def __init__(
@@ -59,11 +57,15 @@ class Running:
         read: tuple[Read, ...] = (),
         grounded: bool | None = None,
         device: torch.device | None = None,
-        on_trial: str | None = None,
     ) -> None:
         self.prompt, self.asking = tuple(prompt), asking
         self._ends, self._decoder = frozenset(ends), decoder
-        self._start(read, grounded, on_trial)
+        self.read, self.grounded = read, grounded
+        self.tokens: list[int] = []
+        self.logprobs: list[Logprob] = []
+        self.finish_reason: str | None = None
+        self.text = ""
+        self._shown, self._from, self._decoded = 0, 0, 0
         self._processors = _processors(asking)
         self._generator: torch.Generator | None = None
         if asking.temperature > GREEDY_BELOW:
@@ -72,28 +74,6 @@ class Running:
                 self._generator.seed()
             else:
                 self._generator.manual_seed(asking.seed)
-
-    def _start(self, read: tuple[Read, ...], grounded: bool | None, on_trial: str | None) -> None:
-        self.read, self.grounded, self._on_trial = read, grounded, on_trial
-        self.tokens: list[int] = []
-        self.logprobs: list[Logprob] = []
-        self.finish_reason: str | None = None
-        self.text = ""
-        self._shown, self._from, self._decoded = 0, 0, 0
-
-    @property
-    def failed_trial(self) -> bool:
-        """Whether it has come out that the blocks do not tell."""
-        return self._on_trial is not None and self.finish_reason is not None and self.text.strip() == self._on_trial
-
-    @property
-    def is_held_back(self) -> bool:
-        """Whether it may still come out so; until then nothing is shown."""
-        return self._on_trial is not None and self.finish_reason is None and self._on_trial.startswith(self.text.strip())
-
-    def begin_again(self) -> None:
-        """As if nothing had been read; draws go on where they were."""
-        self._start((), False, None)
 
     @property
     def greedy(self) -> bool:

@@ -449,9 +449,7 @@ def test_nothing_is_left_of_questions_that_could_not_be_begun(engine: BlockEngin
     assert engine.completion(running) == whole and not list(engine._arenas)
 
 
-def test_what_is_read_on_trial_and_does_not_tell_is_answered_by_the_base_model(
-    engine: BlockEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_read_on_trial_and_does_not_tell_is_answered_by_the_base_model(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     asking = Asking(limit=6)
     read = answer(engine, ask("Who rules?"), asking)
@@ -459,36 +457,41 @@ def test_what_is_read_on_trial_and_does_not_tell_is_answered_by_the_base_model(
     plain = answer(engine, ask("Who rules?"), asking)
     assert read.grounded and not plain.grounded and read.text != plain.text
 
-    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=-1e9, share=1e-300)
-    assert answer(engine, ask("Who rules?"), asking).text == read.text  # it tells something
-    monkeypatch.setattr(block_engine, "UNKNOWN", read.text.strip())
-    again = answer(engine, ask("Who rules?"), asking)
-    assert (again.text, again.grounded, again.read) == (plain.text, False, ())
-    assert again.completion_tokens == plain.completion_tokens
-
-    engine.config = ALWAYS
+    on_trial = ReadingConfig(margin=1e9, doubt=-1e9, evidence=-1e9, share=1e-300)
+    engine.config = on_trial
+    assert answer(engine, ask("Who rules?"), asking) == read  # it tells something
+    engine.config = replace(on_trial, evidence=1e9)
+    assert answer(engine, ask("Who rules?"), asking) == plain
+    engine.config = replace(on_trial, evidence=1e9, margin=-1e9)
     trusted = answer(engine, ask("Who rules?"), asking)
-    assert (trusted.text, trusted.grounded, trusted.read) == (read.text, False, ())
+    assert (trusted.grounded, trusted.read) == (True, read.read)  # of a tiny model, which does not go on as a trained reader would
+    assert not engine._running
 
 
-def test_an_answer_on_trial_shows_nothing_that_it_takes_back(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_questions_side_by_side_each_is_judged_for_itself(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
-    said = answer(engine, ask("Who rules?"), Asking(limit=6)).text.strip()
-    engine.config = ReadingConfig(margin=1e9, doubt=1e9)
-    plain = answer(engine, ask("Who rules?"), Asking(limit=6)).text
-    engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=-1e9, share=1e-300)
-    monkeypatch.setattr(block_engine, "UNKNOWN", said)
-    prompts = [engine.compose(ask("Who rules?")), engine.compose(ask("Who plays chess in the evening?"))]
-    first, other = engine.begin([Asked(prompt=prompt, asking=Asking(limit=6)) for prompt in prompts])
-    shown = ""
-    while first.finish_reason is None or other.finish_reason is None:
-        if not first.is_held_back:
-            shown += first.new_text()
-        engine.decode()
-    shown += first.new_text()
-    assert shown == plain and not engine._running
-    engine.config = ALWAYS
-    assert other.completion().text == answer(engine, ask("Who plays chess in the evening?"), Asking(limit=6)).text
+    asking, asked = Asking(limit=6), ("Who rules?", "Who plays chess in the evening?", "When does the ferry leave?")
+    judged = []
+    for evidence in range(-30, 31):
+        engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=float(evidence), share=1e-300)
+        running = engine.begin([Asked(prompt=engine.compose(ask(question)), asking=asking) for question in asked])
+        while any(each.finish_reason is None for each in running):
+            engine.decode()
+        together = [engine.completion(each) for each in running]
+        assert together == [answer(engine, ask(question), asking) for question in asked]
+        judged.append([each.grounded for each in together])
+    assert any(len(set(row)) == 2 for row in judged), "some of them tell at some evidence, and others do not"
+    assert not engine._running
+
+
+def test_where_blocks_tell_not_knowing_is_out(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(engine, TEXTS)
+    likeliest = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
+    monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens([likeliest]))
+    assert engine.conversation.encode(block_engine.UNKNOWN)[0] == likeliest
+    assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] != likeliest
+    engine.config = replace(ALWAYS, evidence=1e6)
+    assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == likeliest
 
 
 def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_alone(engine: BlockEngine) -> None:

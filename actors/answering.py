@@ -36,6 +36,7 @@ from actors.messages import (
 from model.conversation import Prompt
 from model.engine import Allowed, Asking, Completion, Engine, Logprob, Read
 from pipeline.ledger import Ledger
+from pipeline.names import same_name
 from pipeline.positions import StreamState, format_positions, parse_positions
 from pipeline.records import Outcome, Partition
 
@@ -192,8 +193,7 @@ class Answering:
 
     def _allowed(self, only: Filter, state: StreamState) -> Allowed:
         """A mask over updates: which of them belong to documents that the filter admits."""
-        rows = [row for row in state.ledger if only.admits(row)]
-        updates = np.array([update for row in rows for update in row.updates], dtype=np.int64)
+        updates = only.updates(state.ledger)
         return lambda numbers: np.isin(numbers, updates)
 
     def told(self, event: Event, begun: tuple[float, Any], moment: Moment | None) -> Told | Exception | None:
@@ -250,11 +250,12 @@ class Answering:
 
     def documents(self, query: DocumentsQuery) -> DocumentsPage:
         """Remembered documents, the newest learned first."""
-        words, source = query.text.casefold(), (query.source or "").casefold()
+        words, source, rows = query.text.casefold(), same_name(query.source), tuple(self._learner.state.ledger)
+        alike = {name for name in {row.source for row in rows} if not source or same_name(name) == source}
         found = [
             row
-            for row in reversed(tuple(self._learner.state.ledger))
-            if (not source or (row.source or "").casefold() == source)
+            for row in reversed(rows)
+            if row.source in alike
             and (not words or any(words in (text or "").casefold() for text in (row.title, row.source, row.document_id)))
         ]
         page = found[query.offset : query.offset + query.limit]

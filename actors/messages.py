@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.commits import Place
 from pipeline.fetched import Gap, Joined, Rewind
-from pipeline.ledger import LedgerRow
+from pipeline.ledger import Ledger, LedgerRow
 from pipeline.records import DeadLetter, Document, Partition, Tombstone
 
 Learnable: TypeAlias = Document | Tombstone | DeadLetter | Gap | Rewind | Joined
@@ -36,7 +39,7 @@ class Filter:
     """Which documents an answer may be read from; nothing set: all.
 
     Attributes:
-        sources: these alone, compared without regard to case.
+        sources: these alone, compared as `same_name` has them.
         since_ms, until_ms: published then or later; before then.
         before_update: learned before this update.
         exclude: not these document ids.
@@ -55,16 +58,11 @@ class Filter:
     def empty(self) -> bool:
         return self == Filter()
 
-    def admits(self, row: LedgerRow) -> bool:
-        """Whether a document may be read."""
-        sources = {name.casefold() for name in self.sources}
-        return (
-            (not sources or (row.source or "").casefold() in sources)
-            and (self.since_ms is None or row.event_time_ms >= self.since_ms)
-            and (self.until_ms is None or row.event_time_ms < self.until_ms)
-            and (self.before_update is None or row.updates[0] < self.before_update)
-            and row.document_id not in self.exclude
-        )
+    def updates(self, ledger: Ledger) -> NDArray[np.int64]:
+        """Which updates may be read, ascending."""
+        found = ledger.columns.updates(self.sources, self.since_ms, self.until_ms, self.before_update)
+        rows = [row for name in self.exclude if (row := ledger.document(name)) is not None]
+        return found[~np.isin(found, [update for row in rows for update in row.updates])] if rows else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeAlias
 import pyarrow as pa
 from immutables import Map
 
+from pipeline.columns import Columns
 from pipeline.names import same_name
 from pipeline.near_duplicates import SCHEME, Likenesses, likenesses
 from pipeline.records import Document, Partition
@@ -116,7 +117,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
-    """All rows, found by id, content, record key, update and likeness, and counted by source and minute.
+    """All rows, found by id, content, record key, update and likeness, counted by source and minute, and as columns of updates.
 
     >>> row = LedgerRow(updates=(7,), document_id="a", partition=Partition("news", 0), offset=3, event_time_ms=0, content_sha256="f00")
     >>> ledger = Ledger().with_row(row)
@@ -132,6 +133,7 @@ class Ledger:
     _minutes: Map[tuple[str, int], int] = field(default_factory=Map)
     _likenesses: Likenesses = field(default_factory=Likenesses)
     _places: Map[tuple[Partition, int], str] = field(default_factory=Map)
+    columns: Columns = field(default_factory=Columns)
 
     def __contains__(self, content_sha256: object) -> bool:
         return content_sha256 in self._contents
@@ -200,6 +202,7 @@ class Ledger:
             _counted(cleared._minutes, row.minute, 1),
             signed if row.signature is None else signed.added(row.document_id, row.signature),
             cleared._places.set(row.place, row.document_id),
+            cleared.columns.added(row.updates, row.event_time_ms, row.source),
         )
 
     def without(self, document_ids: Collection[str]) -> Ledger:
@@ -220,7 +223,8 @@ class Ledger:
                 signed = signed.removed(name, row.signature)
             # A topic that was made anew has other documents at the same places.
             places = ledger._places.delete(row.place) if ledger._places.get(row.place) == name else ledger._places
-            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources, minutes, signed, places)
+            columns = ledger.columns.removed(row.updates)
+            ledger = Ledger(ledger._rows.delete(name), contents, keys, owners.finish(), sources, minutes, signed, places, columns)
         return ledger
 
     def forgetting(self, updates: Collection[int]) -> Ledger:
@@ -236,7 +240,8 @@ class Ledger:
                 continue
             rows = ledger._rows.set(row.document_id, replace(row, updates=left))
             sources = _counted(ledger._sources, same_name(row.source), -1)
-            ledger = replace(ledger, _rows=rows, _owners=ledger._owners.delete(update), _sources=sources)
+            columns = ledger.columns.removed((update,))
+            ledger = replace(ledger, _rows=rows, _owners=ledger._owners.delete(update), _sources=sources, columns=columns)
         return ledger
 
     def to_table(self) -> pa.Table:
@@ -274,7 +279,8 @@ class Ledger:
                 keys.setdefault(row.record_key, set()).add(row.document_id)
         found = by_id.finish()
         signed = Likenesses.of((row.document_id, row.signature) for row in found.values() if row.signature is not None)
-        return cls(found, _frozen(contents), _frozen(keys), Map(owners), Map(sources), Map(minutes), signed, Map(places))
+        columns = Columns.of((row.updates, row.event_time_ms, row.source) for row in found.values())
+        return cls(found, _frozen(contents), _frozen(keys), Map(owners), Map(sources), Map(minutes), signed, Map(places), columns)
 
 
 def _counted(index: Map[Any, int], name: Any, more: int) -> Map[Any, int]:

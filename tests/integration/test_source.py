@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from jobs.demo.broker import EmbeddedBroker
 from pipeline import kafka_patches
 from pipeline import source as source_module
 from pipeline.errors import BrokerUnavailable, DataLoss, StreamError
-from pipeline.fetched import Fetched, Gap, GapReason, Identified, Item, Joined, Rewind
+from pipeline.fetched import Fetched, Gap, GapReason, Identified, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, close_producer, new_consumer, new_producer
 from pipeline.positions import caught_up
 from pipeline.publish import Publisher, delete_topic, ensure_topic
@@ -286,6 +286,34 @@ def test_of_a_topic_made_anew_only_those_positions_are_rewound_that_are_in_the_o
     assert [item for item in items if isinstance(item, Rewind | Joined)] == [
         Joined(partition=third, position=0, topic_id=new),
         Rewind(partition=second, passed=1, position=0, topic_id=new, reason="the topic was made anew"),
+    ]
+
+
+def test_a_topic_made_anew_is_gone_back_in_once_even_if_the_broker_goes_away_in_between(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = kafka.topics[0]
+    partitions = [Partition(topic, number) for number in range(2)]
+    ensure_topic(kafka, topic, partitions=2)
+    for partition in partitions:
+        send(kafka, b"0", b"1", partition=partition.number)
+    ends, asked = source_module.ends, list[Partition]()
+
+    def gone_at_the_second(config: KafkaConfig, begins: Mapping[Partition, int]) -> dict[Partition, int]:
+        asked.extend(begins)
+        if len(asked) == 2:
+            raise BrokerUnavailable("gone")
+        return ends(config, begins)
+
+    monkeypatch.setattr(source_module, "ends", gone_at_the_second)
+    config = kafka.model_copy(update={"on_data_loss": "latest"})
+    with KafkaSource(config, dict.fromkeys(partitions, 5), dict.fromkeys(partitions, "of the old topic")) as source:
+        source.connect()
+        items = read_until(source, at_end)
+    assert asked == [partitions[0], partitions[1], partitions[1]]
+    assert [(item.partition, type(item), end_of(item)) for item in items] == [
+        *((partition, Rewind, 0) for partition in partitions),
+        *((partition, Gap, 2) for partition in partitions),
     ]
 
 

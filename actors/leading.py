@@ -20,8 +20,8 @@ from actors.messages import Polled, Role
 from actors.poller import PollerClient
 from actors.saver import Saver
 from pipeline.errors import MemstreamError
-from pipeline.fetched import OVERHEAD_BYTES, Rewind
-from pipeline.positions import caught_up, format_positions, parse_positions
+from pipeline.fetched import OVERHEAD_BYTES
+from pipeline.positions import caught_up, format_positions, format_topic_ids, parse_positions
 from pipeline.records import DeadLetter
 
 log = logging.getLogger(__name__)
@@ -115,18 +115,13 @@ class Leading:
 
     def _learn(self, polled: Polled) -> Generator[None, None, None]:
         """On the device's thread: what was polled, item by item."""
-        learner, anew = self._learner, False
         for item in polled.items:
             if self._stop.is_set() or self._over:
                 return  # what was not learned comes again from the position
-            anew = anew or isinstance(item, Rewind)
-            commit = yield from learner.learn(item)
+            commit = yield from self._learner.learn(item)
             if commit.letter is not None:
                 self._letter_bytes += commit.letter.record.size_bytes + OVERHEAD_BYTES
-            # Positions in a topic that was made anew are saved together with its id: beside the old one they would be rewound once more.
-            if not anew:
-                self._save_if_due()
-        learner.note_topics(polled.topic_ids)
+            self._save_if_due()
         self._heard(polled)
         self._save_if_due()
 
@@ -139,7 +134,8 @@ class Leading:
     def _poll(self) -> Polled:
         if self._poller is None:
             state = self._learner.state
-            self._poller = self._open_poller(self._config, format_positions(state.positions), self._owns_lineage, state.topic_ids)
+            positions, topic_ids = format_positions(state.positions), format_topic_ids(state.topic_ids)
+            self._poller = self._open_poller(self._config, positions, self._owns_lineage, topic_ids)
             for letter in self._letters:
                 self._poller.reject(letter)
             self._letters.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from actors.carriage import carriage_of
@@ -21,7 +21,7 @@ from model.engine import Engine
 from model.errors import ModelError, UpdateFailed
 from pipeline.admission import admit, crowds_out, doomed
 from pipeline.chunks import chunk_document
-from pipeline.commits import Applied, Change, Commit, Passed, Place, Topics, after
+from pipeline.commits import Applied, Change, Commit, Passed, Place, after
 from pipeline.decode import dead_letter
 from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
@@ -106,12 +106,6 @@ class Learner:
         self._state, self._generation = state, commit.generation
         self._remember_outcome(commit)
         self._applied(self._carriage.at_rest(commit))
-
-    def note_topics(self, topic_ids: Mapping[str, str]) -> None:
-        """Which topics the positions belong to, once everything that was read of them has been passed."""
-        if topic_ids != self._state.topic_ids:
-            for _ in self.apply(self._commit(Topics(topic_ids=dict(topic_ids)))):
-                pass
 
     def _remember_outcome(self, commit: Commit) -> None:
         """What became of the latest records, for whoever asks soon; the ledger knows those that are remembered for longer."""

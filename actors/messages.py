@@ -11,24 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commits import Place
-from pipeline.fetched import Gap, Joined, Rewind
+from pipeline.fetched import Gap, Placed
 from pipeline.ledger import Ledger, LedgerRow
 from pipeline.records import DeadLetter, Document, Partition, Tombstone
 
-Learnable: TypeAlias = Document | Tombstone | DeadLetter | Gap | Rewind | Joined
+Learnable: TypeAlias = Document | Tombstone | DeadLetter | Gap | Placed
 """What a poller hands to a replica, in log order within a partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
-    """One poll: what to learn, where that leads (and in which topics, by Kafka's own ids), and how far the log goes.
+    """One poll: what to learn, where that leads, and how far the log goes.
 
     `at_s` is the wall-clock time at which the broker was asked.
     """
 
     items: tuple[Learnable, ...]
     positions: Mapping[str, int]
-    topic_ids: Mapping[str, str]
     highwaters: Mapping[Partition, int]
     heard: frozenset[Partition]
     at_s: float

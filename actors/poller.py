@@ -18,7 +18,7 @@ from pipeline.decode import ReadValue, decode, value_reader
 from pipeline.errors import DeadLetterUnacknowledged
 from pipeline.fetched import Fetched, Item
 from pipeline.kafka_log import batch_end
-from pipeline.positions import format_positions, parse_positions
+from pipeline.positions import format_positions, parse_positions, parse_topic_ids
 from pipeline.records import DeadLetter, Partition, Record
 from pipeline.source import KafkaSource
 
@@ -50,7 +50,6 @@ class ReadOne:
 
     items: tuple[Item, ...]
     positions: Mapping[str, int]
-    topic_ids: Mapping[str, str]
     highwaters: Mapping[Partition, int]
     heard: frozenset[Partition]
     at_end: frozenset[str]
@@ -63,13 +62,13 @@ class Poller:
     Args:
         config: of the stream.
         positions: where the replica stands, as TOPIC/PARTITION; empty for a stream that was never read.
-        topic_ids: the topics' ids that the positions belong to, so that one made anew is noticed.
+        topic_ids: of the topics that the positions are in, as TOPIC/PARTITION, so that one made anew is noticed.
         owns_lineage: whether dead letters and commits are this poller's to make; the other replicas read the same records.
     """
 
     def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> None:
         self._config = config
-        self._source = KafkaSource(config.kafka, parse_positions(positions), topic_ids)
+        self._source = KafkaSource(config.kafka, parse_positions(positions), parse_topic_ids(topic_ids))
         self._sink = DeadLetterSink(config.kafka, config.dead_letters) if owns_lineage else None
         self._owns_lineage = owns_lineage
         self._overdue = False
@@ -95,7 +94,6 @@ class Poller:
         return Polled(
             items=items,
             positions=positions,
-            topic_ids=self._source.topic_ids,
             highwaters=fetched.highwaters,
             heard=fetched.heard,
             at_s=asked_s,
@@ -109,7 +107,6 @@ class Poller:
         return ReadOne(
             items=fetched.items,
             positions=format_positions(fetched.positions),
-            topic_ids=self._source.topic_ids,
             highwaters=fetched.highwaters,
             heard=fetched.heard,
             at_end=frozenset(map(str, at_end)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from actors.messages import Learnable, Polled
 from actors.poller import Poller, ReadOne
 from pipeline.decode import dead_letter
 from pipeline.errors import PartitionStalled, StreamError
-from pipeline.fetched import OVERHEAD_BYTES, Gap, GapReason
+from pipeline.fetched import OVERHEAD_BYTES, Gap, GapReason, topic_ids_after
 from pipeline.records import DeadLetter, Partition, Reason, Record
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class RemotePoller:
 
     def __init__(self, config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> None:
         self._config, self._owns_lineage = config, owns_lineage
-        self._positions, self._topic_ids = dict(positions), topic_ids
+        self._positions, self._topic_ids = dict(positions), dict(topic_ids)
         self._letters: list[DeadLetter] = []
         self._letter_bytes = 0
         self._ahead: Any = None
@@ -78,13 +78,17 @@ class RemotePoller:
             return self._poll_carefully(self._careful, timeout_s)
         ahead, self._ahead = self._ahead, None
         polled: Polled = self._get(ahead or self._actor.poll.remote(max_bytes, timeout_s))
-        self._positions, self._topic_ids = dict(polled.positions), polled.topic_ids
+        self._went_on(polled.positions, polled.items)
         self._deaths_in_a_row = 0
         for item in polled.items:
             if isinstance(item, DeadLetter):
                 self._keep(item)
         self._ahead = self._actor.poll.remote(max_bytes, timeout_s)
         return polled
+
+    def _went_on(self, positions: Mapping[str, int], items: Iterable[Learnable]) -> None:
+        """ONE-STATE: the topics are those of the positions; what the process has read ahead may be in others already."""
+        self._positions, self._topic_ids = dict(positions), topic_ids_after(self._topic_ids, items)
 
     def reject(self, letter: DeadLetter) -> None:
         """As `Poller.reject`, without waiting: `flush` does."""
@@ -170,7 +174,7 @@ class RemotePoller:
             careful.reached_end(partition)
         if read.items:
             self._deaths_in_a_row = 0
-        self._positions, self._topic_ids = dict(read.positions), read.topic_ids
+        self._went_on(read.positions, items)
         if careful.is_over(self._positions):
             log.warning("nothing kills the process that reads the topics any more; it reads ahead again")
             self._careful = None
@@ -250,7 +254,6 @@ class RemotePoller:
         return Polled(
             items=tuple(items),
             positions=self._positions,
-            topic_ids=self._topic_ids,
             highwaters={} if read is None else read.highwaters,
             heard=frozenset() if read is None else read.heard,
             at_s=time.time() if read is None else read.at_s,

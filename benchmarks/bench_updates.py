@@ -97,7 +97,7 @@ class Stream:
         assert isinstance(engine, BlockEngine)
         self.engine = engine
         self.saver = Saver(config, self.store, self.engine, torch.device("cpu"))
-        state = self.saver.restore() or StreamState.beginning({}).joined(NEWS, 0)
+        state = self.saver.restore() or StreamState.beginning({}).joined(NEWS, 0, "first")
         self.learner = Learner(config, self.engine, state, lambda letter: None)
 
     @property

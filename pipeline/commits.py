@@ -10,13 +10,12 @@ the commit alone (REPLAY-EXACT), and so does everything else that `apply` comput
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-from pipeline.fetched import Gap, Joined, Rewind
+from pipeline.fetched import Gap, Identified, Joined, Placed
 from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
 from pipeline.records import DeadLetter, Outcome, Partition
@@ -56,14 +55,7 @@ class Passed:
     removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topics:
-    """Kafka's own ids of the topics that the positions belong to."""
-
-    topic_ids: Mapping[str, str]
-
-
-Change: TypeAlias = Applied | Passed | Gap | Joined | Rewind | Topics
+Change: TypeAlias = Applied | Passed | Gap | Placed
 """What a commit does to the state: the arguments of one transition of `StreamState`."""
 
 
@@ -131,7 +123,7 @@ def after(state: StreamState, change: Change) -> StreamState:
     if isinstance(change, Gap):
         return state.gap(change.partition, change.first, change.end)
     if isinstance(change, Joined):
-        return state.joined(change.partition, change.position)
-    if isinstance(change, Rewind):
-        return state.rewound(change.partition, change.position)
-    return state.with_topics(change.topic_ids)
+        return state.joined(change.partition, change.position, change.topic_id)
+    if isinstance(change, Identified):
+        return state.identified(change.partition, change.topic_id)
+    return state.rewound(change.partition, change.position, change.topic_id)

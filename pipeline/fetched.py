@@ -8,7 +8,7 @@ NOTHING-SILENT: an item accounts for offsets passed (a record, a gap) or says th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -50,28 +50,58 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewind:
-    """The log was recreated or truncated: reading goes on at `position`, before `passed`, where it stood."""
+    """The log was recreated or truncated: reading goes on at `position`, not after `passed`, where it stood.
+
+    `topic_id`: of the topic that it goes on in, as Kafka has it; the same position is another one in another topic.
+    """
 
     partition: Partition
     passed: int
     position: int
+    topic_id: str | None
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """A partition that had no position, at the start of a stream or later; it is read from `position` on."""
+    """A partition that had no position, at the start of a stream or later; it is read from `position` on.
+
+    `topic_id`: Kafka's own, None where the broker is too old to tell.
+    """
 
     partition: Partition
     position: int
+    topic_id: str | None
 
 
-Item: TypeAlias = Record | Gap | Rewind | Joined
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identified:
+    """A position whose topic had no id so far, since the broker told none: it stays where it is."""
+
+    partition: Partition
+    position: int
+    topic_id: str
+
+
+Placed: TypeAlias = Rewind | Joined | Identified
+"""Where a position is, and in which topic: the two change together."""
+
+Item: TypeAlias = Record | Gap | Placed
 
 
 def end_of(item: Item) -> int:
     """The position of the item's partition once it has been passed."""
-    return item.position if isinstance(item, Rewind | Joined) else item.end
+    return item.position if isinstance(item, Placed) else item.end
+
+
+def topic_ids_after(topic_ids: Mapping[str, str], items: Iterable[object]) -> dict[str, str]:
+    """The ids of the topics that positions are in, by TOPIC/PARTITION, once some items have been passed.
+
+    >>> topic_ids_after({}, [Joined(partition=Partition("news", 0), position=0, topic_id="q8Xz")])
+    {'news/0': 'q8Xz'}
+    """
+    placed = {str(item.partition): item.topic_id for item in items if isinstance(item, Placed)}
+    return {name: topic_id for name, topic_id in {**topic_ids, **placed}.items() if topic_id is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,9 +28,10 @@ class StreamState:
 
     `origin` is where the counting began, `positions` the next offsets to read (same partitions). `watermark_ms` is the latest event time
     passed, None before the first. `update_number` is how many updates the pool has had, and so the number of the next one; `commits` how
-    many transitions there were, and so the number of the next commit. `topic_ids` tell the topics that the positions belong to from ones
-    made anew under the same names. `tokens_left_out` are the text tokens that were cut off `documents_cut` documents, because they were
-    longer than one document may be.
+    many transitions there were, and so the number of the next commit. `topic_ids` are Kafka's ids of the topics that the positions are in,
+    each set together with its position: a topic made anew under the same name has another one. A partition whose broker tells none has
+    none. `tokens_left_out` are the text tokens that were cut off `documents_cut` documents, because they were longer than one document
+    may be.
 
     >>> state = StreamState.beginning({Partition("news", 0): 40})
     >>> state = state.passed(Partition("news", 0), 41, Outcome.FILTERED)
@@ -46,7 +47,7 @@ class StreamState:
     update_number: int = 0
     commits: int = 0
     ledger: Ledger = field(default_factory=Ledger)
-    topic_ids: Mapping[str, str] = field(default_factory=dict)
+    topic_ids: Mapping[Partition, str] = field(default_factory=dict)
     tokens_left_out: int = 0
     documents_cut: int = 0
 
@@ -90,27 +91,28 @@ class StreamState:
             raise ValueError(f"{partition}: a gap from {first} to {end} holds nothing")
         return self._advanced(partition, first, end, Outcome.GAP, None)
 
-    def joined(self, partition: Partition, position: int) -> StreamState:
+    def joined(self, partition: Partition, position: int, topic_id: str | None) -> StreamState:
         """With a partition that the topic has newly got; its counting begins at `position`."""
         if partition in self.positions:
             raise ValueError(f"{partition} is already part of this stream, at {self.positions[partition]}")
-        origin, positions = {**self.origin, partition: position}, {**self.positions, partition: position}
-        return replace(self, origin=origin, positions=positions, commits=self.commits + 1)
+        return self._placed(partition, position, topic_id, origin=position)
 
-    def with_topics(self, topic_ids: Mapping[str, str]) -> StreamState:
-        """With what is known of the topics that the positions belong to."""
-        return replace(self, topic_ids=dict(topic_ids), commits=self.commits + 1)
+    def identified(self, partition: Partition, topic_id: str) -> StreamState:
+        """With the id of the topic that a position is in, where none was known. Another id is for `rewound` to say."""
+        if partition in self.topic_ids:
+            raise ValueError(f"{partition} is in topic {self.topic_ids[partition]} already")
+        return self._placed(partition, self._position(partition), topic_id, self.origin[partition])
 
-    def rewound(self, partition: Partition, position: int) -> StreamState:
-        """At an earlier `position` of a log that was recreated or truncated. What was passed stays counted: the origin moves along.
+    def rewound(self, partition: Partition, position: int, topic_id: str | None) -> StreamState:
+        """At an earlier `position` of a log that was truncated, or in a topic that was made anew, there at the same one at most.
 
-        So an origin may be negative after it: that many offsets more than the new log holds were passed in the old one.
+        What was passed stays counted: the origin moves along. So an origin may be negative after it: that many offsets more than the new
+        log holds were passed in the old one.
         """
         old = self._position(partition)
-        if position >= old:
+        if position > old or (position == old and topic_id == self.topic_ids.get(partition)):
             raise ValueError(f"{partition}: {position} is not before {old}")
-        origin = {**self.origin, partition: self.origin[partition] + position - old}
-        return replace(self, origin=origin, positions={**self.positions, partition: position}, commits=self.commits + 1)
+        return self._placed(partition, position, topic_id, self.origin[partition] + position - old)
 
     def forgetting(self, updates: Collection[int]) -> StreamState:
         """Without these updates; documents that have none left are no longer in the ledger."""
@@ -120,12 +122,25 @@ class StreamState:
         """Prove NOTHING-SILENT: raises ValueError unless the counts add up to the offsets passed since the origin."""
         if self.origin.keys() != self.positions.keys():
             raise ValueError(f"partitions differ: origin {format_positions(self.origin)}, positions {format_positions(self.positions)}")
+        if strange := self.topic_ids.keys() - self.positions.keys():
+            raise ValueError(f"topics are known of partitions that have no position: {sorted(map(str, strange))}")
         backwards = [partition for partition, position in self.positions.items() if position < self.origin[partition]]
         if backwards or min(self.counts.values(), default=0) < 0:
             raise ValueError(f"negative numbers: partitions {[str(each) for each in backwards]}, counts {dict(self.counts)}")
         passed = sum(position - self.origin[partition] for partition, position in self.positions.items())
         if passed != sum(self.counts.values()):
             raise ValueError(f"{passed} offsets were passed but {sum(self.counts.values())} are counted: {dict(self.counts)}")
+
+    def _placed(self, partition: Partition, position: int, topic_id: str | None, origin: int) -> StreamState:
+        """ONE-STATE: a position and the topic that it is in."""
+        topic_ids = {**self.topic_ids, partition: topic_id}
+        return replace(
+            self,
+            origin={**self.origin, partition: origin},
+            positions={**self.positions, partition: position},
+            topic_ids={each: known for each, known in topic_ids.items() if known is not None},
+            commits=self.commits + 1,
+        )
 
     def _advanced(self, partition: Partition, first: int, end: int, outcome: Outcome, event_time_ms: int | None) -> StreamState:
         position = self._position(partition)
@@ -169,6 +184,20 @@ def parse_positions(named: Mapping[str, int]) -> dict[Partition, int]:
         if type(position) is not int:  # nor True, which is an int too
             raise ValueError(f"{name}: {position!r} is not a position")
     return {Partition.parse(name): position for name, position in named.items()}
+
+
+def format_topic_ids(topic_ids: Mapping[Partition, str]) -> dict[str, str]:
+    """As JSON has them, in the order of topic and number."""
+    return {str(partition): topic_ids[partition] for partition in sorted(topic_ids)}
+
+
+def parse_topic_ids(named: Mapping[str, str]) -> dict[Partition, str]:
+    """What `format_topic_ids` wrote. Raises ValueError for a name that is no partition.
+
+    >>> parse_topic_ids({"news/0": "q8Xz"})
+    {Partition(topic='news', number=0): 'q8Xz'}
+    """
+    return {Partition.parse(name): topic_id for name, topic_id in named.items()}
 
 
 def caught_up(positions: Positions, highwaters: Positions) -> bool:

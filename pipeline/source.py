@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.errors import BrokerUnavailable, ConfigurationError, DataLoss, PartitionStalled, StreamError
-from pipeline.fetched import FairBuffer, Fetched, Gap, GapReason, Item, Joined, Rewind, end_of
+from pipeline.fetched import FairBuffer, Fetched, Gap, GapReason, Identified, Item, Joined, Placed, Rewind, end_of
 from pipeline.kafka_client import (
     Closing,
     Consumer,
@@ -51,10 +51,14 @@ _ERRORS_IN_A_ROW = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Doubt:
-    """Why a position may not be in its log any more; `diverged` is the offset up to which the log is still the one that was read."""
+    """Why a position may not be in its log any more; `diverged` is the offset up to which the log is still the one that was read.
+
+    `topic_id`: of the topic that is there now, where that is another one.
+    """
 
     why: str
     diverged: int = 0
+    topic_id: str | None = None
 
 
 class KafkaSource(Closing):
@@ -62,15 +66,16 @@ class KafkaSource(Closing):
 
     It begins at `config.start` if there are no positions at all, otherwise (it is new) at its beginning.
 
-    `topic_ids` are those that the positions belong to (`source.topic_ids` at that time): with them a topic that was made anew is noticed
-    even if it has grown past the position. Not for several threads, `facts` excepted. Nothing is connected before the first call.
+    `topic_ids` are those of the topics that the positions are in, as `Placed` items told them: with them a topic that was made anew is
+    noticed even if it has grown past the position. A position without one comes as `Identified` once the broker tells it. Not for several
+    threads, `facts` excepted. Nothing is connected before the first call.
     """
 
-    def __init__(self, config: KafkaConfig, positions: Positions | None = None, topic_ids: Mapping[str, str] | None = None) -> None:
+    def __init__(self, config: KafkaConfig, positions: Positions | None = None, topic_ids: Mapping[Partition, str] | None = None) -> None:
         self._config = config
         self._given: dict[Partition, int] = dict(positions or {})
         self._read: dict[Partition, int] = dict(self._given)
-        self._topic_ids: dict[str, str] = dict(topic_ids or {})
+        self._topic_ids: dict[Partition, str | None] = dict(topic_ids or {})
         self._highwaters: dict[Partition, int] = {}
         self._buffer = FairBuffer(config.max_poll_bytes)
         self._watchdog = Watchdog(silence_s=config.silence_s, stall_s=config.stall_s)
@@ -95,10 +100,6 @@ class KafkaSource(Closing):
     @property
     def highwaters(self) -> dict[Partition, int]:
         return dict(self._highwaters)
-
-    @property
-    def topic_ids(self) -> dict[str, str]:
-        return dict(self._topic_ids)
 
     @property
     def facts(self) -> SourceFacts:
@@ -264,6 +265,8 @@ class KafkaSource(Closing):
     def _put(self, item: Item) -> None:
         self._buffer.put(item)
         self._read[item.partition] = end_of(item)
+        if isinstance(item, Placed):
+            self._topic_ids[item.partition] = item.topic_id
 
     def _hear(self, partition: Partition) -> None:
         highwater = take_highwater(self._consumer, partition)
@@ -414,23 +417,32 @@ class KafkaSource(Closing):
 
     def _settle(self, topics: Mapping[str, TopicFacts], begins: Mapping[Partition, int]) -> None:
         if gone := sorted(str(partition) for partition in self._read.keys() - begins.keys()):
-            raise DataLoss(f"{', '.join(gone)}: no such partition in kafka.topics; restore from another snapshot or correct kafka.topics")
-        self._begin(begins)
-        for topic, facts in topics.items():
-            if facts.topic_id is not None and self._topic_ids.get(topic, facts.topic_id) != facts.topic_id:
-                anew = _Doubt(why="the topic was made anew")
-                self._doubts.update({partition: anew for partition in self._read if partition.topic == topic})
-        aged_out = {partition for partition, begin in begins.items() if self._read[partition] < begin}
-        for partition in sorted(self._doubts.keys() | aged_out):
-            self._restart(partition, begins[partition], self._doubts.get(partition, _Doubt(why=f"the log begins at {begins[partition]}")))
-        self._doubts.clear()
-        self._topic_ids.update({topic: facts.topic_id for topic, facts in topics.items() if facts.topic_id is not None})
+            raise DataLoss(
+                f"{', '.join(gone)}: no such partition in kafka.topics; correct kafka.topics, give the topic as many partitions as it had,"
+                " or restore another snapshot"
+            )
+        self._begin(topics, begins)
+        for partition, begin in sorted(begins.items()):
+            topic_id = topics[partition.topic].topic_id
+            if doubt := self._doubt(partition, begin, topic_id):
+                self._restart(partition, begin, doubt)
+                self._doubts.pop(partition, None)
+            if topic_id is not None and self._topic_ids.get(partition) is None:
+                self._put(Identified(partition=partition, position=self._read[partition], topic_id=topic_id))
 
-    def _begin(self, begins: Mapping[Partition, int]) -> None:
+    def _begin(self, topics: Mapping[str, TopicFacts], begins: Mapping[Partition, int]) -> None:
         """A position for each partition that has none. One that appears later is read from its beginning, whatever `start` says."""
         starts = begins if self._read or self._config.start == "earliest" else ends(self._config, begins)
         for partition in sorted(begins.keys() - self._read.keys()):
-            self._put(Joined(partition=partition, position=starts[partition]))
+            self._put(Joined(partition=partition, position=starts[partition], topic_id=topics[partition.topic].topic_id))
+
+    def _doubt(self, partition: Partition, begin: int, topic_id: str | None) -> _Doubt | None:
+        """Whether the log goes on from its position, as far as that is known."""
+        known = self._topic_ids.get(partition)
+        if known is not None and topic_id not in (None, known):
+            return _Doubt(why="the topic was made anew", topic_id=topic_id)
+        aged_out = _Doubt(why=f"the log begins at {begin}") if self._read[partition] < begin else None
+        return self._doubts.get(partition, aged_out)
 
     def _restart(self, partition: Partition, begin: int, doubt: _Doubt) -> None:
         """Go on where `on_data_loss` says, and say what was lost."""
@@ -446,9 +458,12 @@ class KafkaSource(Closing):
             restart = ends(self._config, {partition: begin})[partition]
         log.warning("%s: reading goes on at %d instead of %d: %s", partition, restart, position, doubt.why)
         self._highwaters.pop(partition, None)
+        # All of a topic made anew is unread, so what is left out of it is lost from its beginning on.
+        back = min(position, restart if doubt.topic_id is None else begin)
+        if back < position or doubt.topic_id is not None:
+            topic_id = doubt.topic_id or self._topic_ids.get(partition)
+            self._put(Rewind(partition=partition, passed=position, position=back, topic_id=topic_id, reason=doubt.why))
         self._pass_to(partition, restart, GapReason.LOST)
-        if restart < position:
-            self._put(Rewind(partition=partition, passed=position, position=restart, reason=doubt.why))
 
     def _look_for_changes(self) -> None:
         if time.monotonic() < self._refresh_at_s:
@@ -459,8 +474,8 @@ class KafkaSource(Closing):
         except StreamError as error:
             log.warning("could not look for new partitions: %s", error)
             return
-        ids = {topic: facts.topic_id for topic, facts in topics.items() if facts.topic_id is not None}
-        if not self._read.keys() >= _partitions(topics) or any(self._topic_ids.get(topic, each) != each for topic, each in ids.items()):
+        told = {partition: topics[partition.topic].topic_id for partition in _partitions(topics)}
+        if any(each not in self._read or topic_id not in (None, self._topic_ids.get(each)) for each, topic_id in told.items()):
             log.warning("the topics have changed: the consumer is rebuilt")
             self._drop_consumer()
             self._open()

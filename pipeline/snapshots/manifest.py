@@ -19,7 +19,7 @@ from pipeline.records import Outcome
 from pipeline.snapshots.signing import NO_KEYS, Keyring
 from pipeline.strict_json import strict_json
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32"]
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -102,7 +102,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     stream: str
     epoch: int = Field(gt=0, description="number of the snapshot; grows by one")
     generation: int = Field(gt=0, description="number of the writer, see generations/")
@@ -117,7 +117,7 @@ class Manifest(BaseModel):
     commits: Count = Field(description="commits that made up the state so far, see pipeline/commits.py; the number of the next one")
     origin: dict[str, int] = Field(description="where counting began, by TOPIC/PARTITION")
     positions: dict[str, int] = Field(description="the next offset to read, by TOPIC/PARTITION")
-    topic_ids: dict[str, str] = Field(default={}, description="Kafka's ids of the topics that the positions belong to")
+    topic_ids: dict[str, str] = Field(description="Kafka's ids of the topics of the positions, by TOPIC/PARTITION; old brokers tell none")
     tokens_left_out: Count = Field(description="text tokens that were cut off documents because they were too long, ever")
     documents_cut: Count = Field(description="how many documents that were")
     watermark_ms: int | None = Field(description="latest event time passed, milliseconds since the epoch; null before the first")

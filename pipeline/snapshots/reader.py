@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigurationError, NoSuchSnapshot, SnapshotCorrupt
 from pipeline.ledger import LEDGER_SCHEMA, Ledger
-from pipeline.positions import StreamState, parse_positions
+from pipeline.positions import StreamState, parse_positions, parse_topic_ids
 from pipeline.snapshots.arrow import corrupt_if_unreadable, read_batches
 from pipeline.snapshots.cache import prune, segment_cache
 from pipeline.snapshots.checksums import Digest
@@ -205,7 +205,7 @@ class SnapshotReader:
         return StreamState(
             origin=parse_positions(manifest.origin),
             positions=parse_positions(manifest.positions),
-            topic_ids=manifest.topic_ids,
+            topic_ids=parse_topic_ids(manifest.topic_ids),
             watermark_ms=manifest.watermark_ms,
             counts=manifest.counts,
             update_number=manifest.update_number,

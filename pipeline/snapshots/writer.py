@@ -39,7 +39,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import SnapshotCorrupt, StaleWriter
-from pipeline.positions import StreamState, format_positions
+from pipeline.positions import StreamState, format_positions, format_topic_ids
 from pipeline.snapshots.checksums import Digest
 from pipeline.snapshots.config import SnapshotConfig
 from pipeline.snapshots.manifest import BlockShape, Manifest, ObjectEntry, PoolShape
@@ -268,7 +268,7 @@ def _manifest(
         commits=state.commits,
         origin=format_positions(state.origin),
         positions=format_positions(state.positions),
-        topic_ids=dict(state.topic_ids),
+        topic_ids=format_topic_ids(state.topic_ids),
         tokens_left_out=state.tokens_left_out,
         documents_cut=state.documents_cut,
         watermark_ms=state.watermark_ms,

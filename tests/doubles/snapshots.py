@@ -44,7 +44,7 @@ class Stream:
         if clock is not None:
             self.store.objects = ClockedStore(self.store.url, clock)
         self.capacity = capacity
-        self.state = StreamState.beginning({NEWS: 0})
+        self.state = StreamState.beginning({}).joined(NEWS, 0, "first")
         self._places: dict[int, tuple[str, MappedSegment, int] | None] = {}
         latest = self.store.latest()
         if latest is not None:

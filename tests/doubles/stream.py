@@ -89,7 +89,6 @@ class ScriptedPoller:
         return Polled(
             items=tuple(items),
             positions=format_positions(self._positions),
-            topic_ids={"news": "first"},
             highwaters=highwaters,
             heard=frozenset(highwaters),
             at_s=time.time(),

@@ -41,7 +41,7 @@ class LocalStream:
 
     def __init__(self, checkpoint: Path, root: Path, **sections: object) -> None:
         self.config = stream_config(checkpoint, root, ("nobody:1",), (NEWS.topic,), **sections)
-        self.poller = ScriptedPoller([Joined(partition=NEWS, position=0)], 0)
+        self.poller = ScriptedPoller([Joined(partition=NEWS, position=0, topic_id="first")], 0)
         self._end = 0
         self.replica = Replica(self.config, 0, 1, self._opened)
         self._router: Router | None = None

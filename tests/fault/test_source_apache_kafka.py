@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.dead_letters import DeadLetterConfig, DeadLetterSink
 from pipeline.errors import BrokerUnavailable, DataLoss, DeadLetterUnacknowledged, StreamError
-from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind, end_of
+from pipeline.fetched import Fetched, Gap, GapReason, Identified, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, TopicPartition, admin_client, close_producer, new_producer
 from pipeline.positions import caught_up
 from pipeline.publish import Publisher, delete_topic
@@ -61,7 +61,7 @@ def read_until(source: KafkaSource, enough: Callable[[list[Item], Fetched], bool
     while time.monotonic() < deadline_s:
         with contextlib.suppress(BrokerUnavailable):
             fetched = source.poll(MANY, 0.2)
-            items.extend(item for item in fetched.items if not isinstance(item, Joined))
+            items.extend(item for item in fetched.items if not isinstance(item, Joined | Identified))
             if enough(items, fetched):
                 return items
     raise AssertionError(f"not enough: {items[-3:]} {source.facts}")

@@ -61,9 +61,9 @@ class Cluster:
         return statuses
 
     def learned(self) -> bool:
-        statuses, position = self.look(), self._world.position()
+        statuses = self.look()
         time.sleep(0.1)
-        return len(statuses) == self._world.schedule.replicas and all(dict(status.position) == position for status in statuses)
+        return len(statuses) == self._world.schedule.replicas and all(map(self._world.learned_by, statuses))
 
     # ------------------------------------------------------------------ faults
 

@@ -174,8 +174,7 @@ class Nodes:
 
     def learned(self) -> bool:
         """Whether all of them have passed everything that was published."""
-        position = self._world.position()
-        return all(dict(status.position) == position for status in self.look()) and self._writer is not None
+        return all(map(self._world.learned_by, self.look())) and self._writer is not None
 
     # ------------------------------------------------------------------ faults
 
@@ -249,8 +248,7 @@ class Nodes:
 
     def _must_have_stopped(self, node: Node) -> None:
         """ONE-WRITER: a deployment that was replaced stops by itself, and says why, as soon as it would save what it learned since."""
-        position = self._world.position()
-        self._world.until(lambda: node.failed or dict(node.status.position) == position, "the replaced deployment read on or stopped")
+        self._world.until(lambda: node.failed or self._world.learned_by(node.status), "the replaced deployment read on or stopped")
         drain([node])
         if "StaleWriter" not in str(node.status.problem):
             raise GaveUp(f"a deployment that was replaced did not say so: {node.status}")

@@ -78,7 +78,8 @@ def apply_twice(number: int) -> None:
         change = commit.change
         if isinstance(change, Applied) and change.row.offset % 7 == 3:
             row, first = change.row, self.state.update_number
-            back = Rewind(partition=row.partition, passed=row.offset + 1, position=row.offset, reason="planted")
+            topic_id = self.state.topic_ids.get(row.partition)
+            back = Rewind(partition=row.partition, passed=row.offset + 1, position=row.offset, topic_id=topic_id, reason="planted")
             again = replace(row, document_id=f"{row.document_id}'", updates=tuple(range(first, first + commit.updates)))
             blocks = tuple(replace(block, update=first + each) for each, block in enumerate(commit.blocks))
             yield from self.apply(self._commit(back))

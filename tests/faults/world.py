@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.config import StreamConfig
+from actors.messages import ReplicaStatus
 from pipeline.kafka_client import KafkaConfig, admin_client, close_producer, new_producer
 from pipeline.positions import format_positions
 from pipeline.publish import delete_topic
@@ -140,6 +141,15 @@ class World:
     def position(self) -> dict[str, int]:
         """Where a replica stands that has passed everything."""
         return format_positions({Partition(self.topic, number): self.ends.get(number, 0) for number in range(self.partitions)})
+
+    @property
+    def published(self) -> int:
+        """All records ever, those of a topic that was deleted too."""
+        return sum(self.ends.values()) + sum(self.passed.values())
+
+    def learned_by(self, status: ReplicaStatus) -> bool:
+        """Whether a replica has passed everything. The position alone does not say it: a topic made anew may end where the old one did."""
+        return dict(status.position) == self.position() and sum(status.counts.values()) >= self.published
 
     def until(self, told: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
         """Raises GaveUp."""

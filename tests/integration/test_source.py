@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from jobs.demo.broker import EmbeddedBroker
 from pipeline import kafka_patches
 from pipeline import source as source_module
 from pipeline.errors import BrokerUnavailable, DataLoss, StreamError
-from pipeline.fetched import Fetched, Gap, GapReason, Item, Joined, Rewind
+from pipeline.fetched import Fetched, Gap, GapReason, Identified, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, close_producer, new_consumer, new_producer
 from pipeline.positions import caught_up
 from pipeline.publish import Publisher, delete_topic, ensure_topic
 from pipeline.records import Partition, Record
 from pipeline.source import KafkaSource
+from pipeline.topics import describe_topics
 
 MANY = 1 << 20
 
@@ -31,12 +33,12 @@ def send(kafka: KafkaConfig, *values: bytes | None, partition: int = 0, **more: 
 
 
 def read_until(source: KafkaSource, enough: Callable[[list[Item], Fetched], bool], max_bytes: int = MANY) -> list[Item]:
-    """What comes until `enough`, without the joining of the partitions there were at the start."""
+    """What comes until `enough`, without the joining of the partitions there were at the start and the ids of those that had none."""
     at_start = not source.positions
     items: list[Item] = []
     for _ in range(200):
         fetched = source.poll(max_bytes, 0.2)
-        items.extend(item for item in fetched.items if not (at_start and isinstance(item, Joined)))
+        items.extend(item for item in fetched.items if not (at_start and isinstance(item, Joined)) and not isinstance(item, Identified))
         if enough(items, fetched):
             return items
     raise AssertionError(f"not enough after 200 polls: {items[-3:]} {source.facts}")
@@ -44,6 +46,12 @@ def read_until(source: KafkaSource, enough: Callable[[list[Item], Fetched], bool
 
 def at_end(items: list[Item], fetched: Fetched) -> bool:
     return caught_up(fetched.positions, fetched.highwaters)
+
+
+def topic_id(kafka: KafkaConfig) -> str:
+    found = describe_topics(kafka, kafka.topics)[kafka.topics[0]].topic_id
+    assert found is not None
+    return found
 
 
 def values(items: list[Item]) -> list[bytes | None]:
@@ -69,9 +77,10 @@ def test_reading_goes_on_at_the_positions_given(kafka: KafkaConfig) -> None:
     send(kafka, b"0", b"1", b"2", b"3")
     with KafkaSource(kafka) as source:
         before = source.poll(1, 5.0)
-        assert before.items[0] == Joined(partition=Partition(kafka.topics[0], 0), position=0)
+        partition = Partition(kafka.topics[0], 0)
+        assert before.items[0] == Joined(partition=partition, position=0, topic_id=topic_id(kafka))
         assert values(list(before.items)) == [b"0"], "max_bytes holds, but one record always comes"
-    with KafkaSource(kafka, before.positions, source.topic_ids) as source:
+    with KafkaSource(kafka, before.positions, {partition: topic_id(kafka)}) as source:
         assert values(read_until(source, at_end)) == [b"1", b"2", b"3"]
 
 
@@ -223,17 +232,18 @@ def test_a_new_partition_joins_without_a_restart(kafka: KafkaConfig) -> None:
     send(kafka, b"new", partition=1)
     with KafkaSource(kafka, restored) as source:  # without topic ids: only the partitions tell
         items = read_until(source, at_end)
-    assert items[0] == Joined(partition=Partition(kafka.topics[0], 1), position=0)
+    assert items[0] == Joined(partition=Partition(kafka.topics[0], 1), position=0, topic_id=topic_id(kafka))
     assert values(items) == [b"new"]
 
 
 def test_a_topic_made_anew_is_data_loss_unless_told_otherwise(kafka: KafkaConfig) -> None:
     topic = kafka.topics[0]
+    partition = Partition(topic, 0)
     ensure_topic(kafka, topic)
     send(kafka, b"0", b"1")
     with KafkaSource(kafka) as source:
         read_until(source, at_end)
-        positions, ids = source.positions, source.topic_ids
+        positions, ids = source.positions, {partition: topic_id(kafka)}
     delete_topic(kafka, topic)
     ensure_topic(kafka, topic)
     send(kafka, b"new 0", b"new 1", b"new 2")
@@ -241,11 +251,102 @@ def test_a_topic_made_anew_is_data_loss_unless_told_otherwise(kafka: KafkaConfig
         source.check_positions()
     with KafkaSource(kafka.model_copy(update={"on_data_loss": "earliest"}), positions, ids) as source:
         items = read_until(source, at_end)
-        assert isinstance(items[0], Rewind) and items[0].passed == 2 and items[0].position == 0
+        rewind = Rewind(partition=partition, passed=2, position=0, topic_id=topic_id(kafka), reason="the topic was made anew")
+        assert items[0] == rewind
         assert values(items) == [b"new 0", b"new 1", b"new 2"]
     with KafkaSource(kafka.model_copy(update={"on_data_loss": "latest"}), positions, ids) as source:
+        assert read_until(source, at_end) == [rewind, Gap(partition=partition, first=0, end=3, reason=GapReason.LOST)]
+    # It has grown to just where the old one ended: only its id tells.
+    with KafkaSource(kafka.model_copy(update={"on_data_loss": "latest"}), {partition: 3}, ids) as source:
+        assert read_until(source, at_end) == [
+            replace(rewind, passed=3),
+            Gap(partition=partition, first=0, end=3, reason=GapReason.LOST),
+        ]
+
+
+def test_of_a_topic_made_anew_only_those_positions_are_rewound_that_are_in_the_old_one(kafka: KafkaConfig) -> None:
+    """A stop in between may save one partition before the rewind and another after it; and the new topic may have more of them."""
+    topic = kafka.topics[0]
+    first, second, third = (Partition(topic, number) for number in range(3))
+    ensure_topic(kafka, topic, partitions=2)
+    old = topic_id(kafka)
+    delete_topic(kafka, topic)
+    ensure_topic(kafka, topic, partitions=3)
+    new = topic_id(kafka)
+    for number in range(3):
+        send(kafka, b"new 0", b"new 1", partition=number)
+    config = kafka.model_copy(update={"on_data_loss": "earliest"})
+    with KafkaSource(config, {first: 1, second: 1}, {first: new, second: old}) as source:
         items = read_until(source, at_end)
-        assert items == [Gap(partition=Partition(topic, 0), first=2, end=3, reason=GapReason.LOST)]
+    assert {partition: values([item for item in items if item.partition == partition]) for partition in (first, second, third)} == {
+        first: [b"new 1"],
+        second: [b"new 0", b"new 1"],
+        third: [b"new 0", b"new 1"],
+    }
+    assert [item for item in items if isinstance(item, Rewind | Joined)] == [
+        Joined(partition=third, position=0, topic_id=new),
+        Rewind(partition=second, passed=1, position=0, topic_id=new, reason="the topic was made anew"),
+    ]
+
+
+def test_a_topic_made_anew_is_gone_back_in_once_even_if_the_broker_goes_away_in_between(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = kafka.topics[0]
+    partitions = [Partition(topic, number) for number in range(2)]
+    ensure_topic(kafka, topic, partitions=2)
+    for partition in partitions:
+        send(kafka, b"0", b"1", partition=partition.number)
+    ends, asked = source_module.ends, list[Partition]()
+
+    def gone_at_the_second(config: KafkaConfig, begins: Mapping[Partition, int]) -> dict[Partition, int]:
+        asked.extend(begins)
+        if len(asked) == 2:
+            raise BrokerUnavailable("gone")
+        return ends(config, begins)
+
+    monkeypatch.setattr(source_module, "ends", gone_at_the_second)
+    config = kafka.model_copy(update={"on_data_loss": "latest"})
+    with KafkaSource(config, dict.fromkeys(partitions, 5), dict.fromkeys(partitions, "of the old topic")) as source:
+        source.connect()
+        items = read_until(source, at_end)
+    assert asked == [partitions[0], partitions[1], partitions[1]]
+    assert [(item.partition, type(item), end_of(item)) for item in items] == [
+        *((partition, Rewind, 0) for partition in partitions),
+        *((partition, Gap, 2) for partition in partitions),
+    ]
+
+
+def test_an_id_that_was_not_told_before_is_told_where_the_position_stands(kafka: KafkaConfig) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"0", b"1")
+    partition = Partition(kafka.topics[0], 0)
+    with KafkaSource(kafka, {partition: 1}) as source:
+        source.check_positions()
+        items = source.poll(MANY, 1.0).items
+    assert items[0] == Identified(partition=partition, position=1, topic_id=topic_id(kafka))
+    assert values(list(items)) == [b"1"]
+
+
+def test_a_broker_that_is_too_old_to_tell_ids(kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_topic(kafka, kafka.topics[0])
+    send(kafka, b"0", b"1")
+    partition = Partition(kafka.topics[0], 0)
+    monkeypatch.setattr(
+        source_module,
+        "describe_topics",
+        lambda *given: {name: replace(facts, topic_id=None) for name, facts in describe_topics(*given).items()},
+    )
+    with KafkaSource(kafka) as source:
+        source.check_positions()
+        items = source.poll(MANY, 1.0).items
+    assert items[0] == Joined(partition=partition, position=0, topic_id=None)
+    with KafkaSource(kafka, {partition: 1}, {partition: "of a newer broker"}) as source:  # what is not told is no other topic
+        assert values(read_until(source, at_end)) == [b"1"]
+    with KafkaSource(kafka.model_copy(update={"on_data_loss": "earliest"}), {partition: 5}, {partition: "of a newer broker"}) as source:
+        source.check_positions()
+        (rewind, *_) = source.poll(MANY, 1.0).items
+    assert isinstance(rewind, Rewind) and (rewind.position, rewind.topic_id) == (0, "of a newer broker")
 
 
 def test_a_topic_made_anew_while_it_is_read_is_noticed(kafka: KafkaConfig) -> None:
@@ -269,7 +370,7 @@ def test_a_position_past_the_end_is_data_loss_even_if_the_broker_does_not_refuse
         source.check_positions()
     with KafkaSource(kafka.model_copy(update={"on_data_loss": "latest"}), {partition: 50}) as source:
         source.check_positions()
-        (rewind,) = source.poll(MANY, 1.0).items
+        _, rewind = source.poll(MANY, 1.0).items
         assert isinstance(rewind, Rewind) and rewind.position == 2
         send(kafka, b"2")
         assert values(read_until(source, lambda items, _: bool(items))) == [b"2"]

@@ -19,7 +19,7 @@ from model.block_engine import BlockEngine
 from model.loading import EngineOptions, load_engine
 from pipeline.commits import Commit, Place
 from pipeline.decode import dead_letter
-from pipeline.fetched import Gap, GapReason, Joined, Rewind
+from pipeline.fetched import Gap, GapReason, Identified, Joined, Rewind
 from pipeline.positions import StreamState
 from pipeline.records import Outcome, Partition, Reason, Record
 from tests.doubles.stream import NEWS, START_MS, document, documents, tombstone
@@ -28,7 +28,7 @@ OTHER = Partition("news", 1)
 BAD = dead_letter(Record(partition=NEWS, offset=10, timestamp_ms=START_MS, value=b"{"), Reason.BAD_JSON, "no end")
 LONG = "A text that is longer than one update of sixteen bytes."
 ITEMS: list[Learnable] = [
-    Joined(partition=NEWS, position=0),
+    Joined(partition=NEWS, position=0, topic_id="first"),
     *documents(5),
     document(5, LONG, name="a"),
     document(6, "Person 3."),  # a duplicate
@@ -37,9 +37,10 @@ ITEMS: list[Learnable] = [
     tombstone(9, "b"),
     BAD,
     Gap(partition=NEWS, first=11, end=14, reason=GapReason.ABSENT),
-    Joined(partition=OTHER, position=3),
+    Joined(partition=OTHER, position=3, topic_id=None),
     document(3, "From elsewhere.", OTHER),
-    Rewind(partition=NEWS, passed=14, position=0, reason="made anew"),
+    Identified(partition=OTHER, position=4, topic_id="first"),
+    Rewind(partition=NEWS, passed=14, position=0, topic_id="second", reason="made anew"),
     *(document(number, f"More than fits {number}.") for number in range(12)),
 ]
 
@@ -83,9 +84,7 @@ def test_one_carrier_each_commit_makes_a_follower_what_its_leader_was_then(pupil
         follower.apply(pickle.loads(leader.sent[-1]))
         assert follower.known() == leader.known()
         assert follower.learner.place == leader.learner.place == Place(4, number + 1)
-    leader.learner.note_topics({"news": "first"})
-    follower.apply(leader.kept[-1])
-    assert follower.learner.state.topic_ids == {"news": "first"} and follower.known() == leader.known()
+    assert follower.learner.state.topic_ids == {NEWS: "second", OTHER: "first"}
     assert follower.learner.outcomes == leader.learner.outcomes
     follower.learner.state.check()
     assert (follower.learner.passes, leader.learner.passes) == (0, leader.engine.update_number)

@@ -22,7 +22,7 @@ from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, START_MS, ScriptedPoller, document, documents
 
 SCRIPT: list[Learnable] = [
-    Joined(partition=NEWS, position=0),
+    Joined(partition=NEWS, position=0, topic_id="first"),
     *documents(8),
     document(8, "Person 3."),
     dead_letter(Record(partition=NEWS, offset=9, timestamp_ms=START_MS, value=b"{"), Reason.BAD_JSON, "no end"),

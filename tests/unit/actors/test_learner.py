@@ -23,7 +23,7 @@ from pipeline.positions import StreamState
 from pipeline.records import DeadLetter, Outcome, Reason, Record
 from tests.doubles.stream import NEWS, START_MS, document, documents, tombstone
 
-BEGINNING = Joined(partition=NEWS, position=0)
+BEGINNING = Joined(partition=NEWS, position=0, topic_id="first")
 LONG = "first update..! then the second"
 """31 bytes, so two updates; the second one can be spoilt."""
 
@@ -101,7 +101,7 @@ def test_each_item_moves_the_state_by_what_it_is(lesson: Lesson) -> None:
     lesson.learn(Gap(partition=NEWS, first=4, end=6, reason=GapReason.ABSENT))
     assert lesson.counts() == {"applied": 3, "dead_letter": 1, "gap": 2}
     assert (lesson.state.positions, lesson.state.update_number, lesson.state.watermark_ms) == ({NEWS: 6}, 3, START_MS + 2)
-    lesson.learn(Rewind(partition=NEWS, passed=6, position=0, reason="made anew"))
+    lesson.learn(Rewind(partition=NEWS, passed=6, position=0, topic_id="second", reason="made anew"))
     lesson.learn(document(0, "another log"))
     assert [row.updates for row in lesson.state.ledger] == [(0,), (1,), (2,), (3,)]  # each update still has its document
     assert (lesson.counts()["applied"], lesson.state.positions) == (4, {NEWS: 1})

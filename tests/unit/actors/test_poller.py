@@ -26,9 +26,8 @@ class Source:
 
     batches: ClassVar[list[tuple[object, ...] | Exception]] = []
 
-    def __init__(self, config: object, positions: Mapping[Partition, int], topic_ids: Mapping[str, str]) -> None:
+    def __init__(self, config: object, positions: Mapping[Partition, int], topic_ids: Mapping[Partition, str]) -> None:
         self.positions = dict(positions)
-        self.topic_ids = dict(topic_ids)
 
     def poll(self, max_bytes: int, timeout_s: float) -> Fetched:
         LOG.append("poll")
@@ -91,7 +90,7 @@ WORSE = record(2, b"\xff")
 
 
 def test_records_become_documents_and_dead_letters_in_order(poller: Callable[..., Poller]) -> None:
-    gap, joined = Gap(partition=NEWS, first=3, end=9, reason=GapReason.ABSENT), Joined(partition=NEWS, position=0)
+    gap, joined = Gap(partition=NEWS, first=3, end=9, reason=GapReason.ABSENT), Joined(partition=NEWS, position=0, topic_id="first")
     polled = poller((joined, GOOD, BAD, TOMB, gap)).poll(100, 0.1)
     assert [type(item) for item in polled.items] == [Joined, Document, DeadLetter, Tombstone, Gap]
     assert LOG == ["poll", "send bad_json"]

@@ -7,19 +7,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.config import StreamConfig
 from actors.errors import NoSuchTime, NotKnownYet, NotReady
+from actors.leading import Leading
+from actors.learner import Learner
 from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus, Role
 from actors.replica import Replica
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged, StoreUnavailable
-from pipeline.fetched import Joined
+from pipeline.fetched import Joined, Rewind
+from pipeline.records import Outcome, Partition
 from pipeline.snapshots.writer import SnapshotStore
 from tests.doubles.stream import NEWS, START_MS, ScriptedPoller, document, documents, tombstone
 
-SCRIPT: list[Learnable] = [Joined(partition=NEWS, position=0), *documents(20)]
+OTHER = Partition("news", 1)
+SCRIPT: list[Learnable] = [Joined(partition=NEWS, position=0, topic_id="first"), *documents(20)]
 
 
 class Stage:
@@ -27,11 +32,13 @@ class Stage:
 
     def __init__(self) -> None:
         self.pollers: list[ScriptedPoller] = []
+        self.topic_ids: list[Mapping[str, str]] = []
         self._replicas: list[Replica] = []
 
     def start(self, config: StreamConfig, number: int = 0, script: list[Learnable] = SCRIPT) -> Replica:
         def opened(config: StreamConfig, positions: Mapping[str, int], owns_lineage: bool, topic_ids: Mapping[str, str]) -> ScriptedPoller:
             self.pollers.append(ScriptedPoller(script, 20, positions))
+            self.topic_ids.append(topic_ids)
             return self.pollers[-1]
 
         self._replicas.append(Replica(config, number, 1, opened))
@@ -94,6 +101,53 @@ def test_snapshots_are_written_while_it_learns(stage: Stage, config_with: Callab
     replica = stage.start(config)
     wait(replica, lambda status: status.caught_up)
     assert replica.drain().epoch == len(SnapshotStore(config.snapshots, config.stream).epochs()) > 1
+
+
+MADE_ANEW: list[Learnable] = [
+    Joined(partition=NEWS, position=0, topic_id="first"),
+    Joined(partition=OTHER, position=0, topic_id="first"),
+    *documents(3),
+    document(0, "From elsewhere.", OTHER),
+    Rewind(partition=NEWS, passed=3, position=0, topic_id="second", reason="made anew"),
+    *(document(number, f"From a new topic {number}.") for number in range(20)),
+]
+
+
+def test_one_state_a_drain_between_a_rewind_and_what_comes_with_it_saves_each_position_with_its_topic(
+    stage: Stage, config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two partitions is known to be in a topic that was made anew: it must not be rewound once more after the restart."""
+    learn = Learner.learn
+
+    def stopped_in_between(self: Learner, item: Learnable) -> Any:
+        commit = yield from learn(self, item)
+        if isinstance(item, Rewind):
+            replica._stop.set()
+        return commit
+
+    monkeypatch.setattr(Learner, "learn", stopped_in_between)
+    config = config_with()
+    replica = stage.start(config, script=MADE_ANEW)
+    wait(replica, lambda status: status.position == {"news/0": 0, "news/1": 1})
+    assert replica.drain().position == {"news/0": 0, "news/1": 1}
+    found = SnapshotStore(config.snapshots, config.stream).load(1)
+    assert (found.positions, found.topic_ids) == ({"news/0": 0, "news/1": 1}, {"news/0": "second", "news/1": "first"})
+    again = stage.start(config, script=MADE_ANEW[-20:])
+    wait(again, lambda status: status.position == {"news/0": 20, "news/1": 1})
+    assert stage.topic_ids == [{}, found.topic_ids]
+
+
+def test_one_state_whatever_is_saved_while_a_topic_made_anew_is_read_has_its_id(
+    stage: Stage, config_with: Callable[..., StreamConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leading, "_save_if_due", Leading._save)  # after each item, before the next one
+    monkeypatch.setattr(Leading, "_between_turns", lambda self, call: call())
+    config = config_with(snapshots={"retention": {"last": 100}})
+    wait(stage.start(config, script=MADE_ANEW), lambda status: status.position == {"news/0": 20, "news/1": 1})
+    store = SnapshotStore(config.snapshots, config.stream)
+    found = [store.load(epoch) for epoch in store.epochs()]
+    rewound = [each for each in found if each.counts[Outcome.APPLIED] >= 4 and each.positions["news/0"] < 3]
+    assert rewound and all(each.topic_ids == {"news/0": "second", "news/1": "first"} for each in rewound)
 
 
 def test_where_each_reads_for_itself_one_alone_writes_and_all_know_the_same(stage: Stage, config_with: Callable[..., StreamConfig]) -> None:

@@ -30,7 +30,7 @@ class Brain:
         self.engine = load_engine(folder, "cpu", "float32", EngineOptions(seed=seed, blocks=16))
         self.saver = Saver(config, self.store, self.engine, torch.device("cpu"))
         self.restored = self.saver.restore()
-        state = self.restored or StreamState.beginning({}).joined(NEWS, 0)
+        state = self.restored or StreamState.beginning({}).joined(NEWS, 0, "first")
         self.learner = Learner(config, self.engine, state, lambda letter: None)
         self.poller = ScriptedPoller([], 0)
 
@@ -156,7 +156,7 @@ def test_an_empty_memory_can_be_saved_and_restored(config: StreamConfig, checkpo
     empty.saver.claim()
     empty.save()
     back = Brain(config, checkpoint)
-    assert back.restored == StreamState.beginning({}).joined(NEWS, 0) and back.engine.num_tokens == 0
+    assert back.restored == StreamState.beginning({}).joined(NEWS, 0, "first") and back.engine.num_tokens == 0
 
 
 def test_a_snapshot_of_blocks_writes_only_what_is_new_and_is_restored_with_corrections_and_deletions(

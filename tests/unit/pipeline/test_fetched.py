@@ -1,4 +1,4 @@
-from pipeline.fetched import FairBuffer, Gap, GapReason, Item, Joined, Rewind, end_of
+from pipeline.fetched import FairBuffer, Gap, GapReason, Identified, Item, Joined, Rewind, end_of, topic_ids_after
 from pipeline.records import Partition, Record
 
 A, B = Partition("news", 0), Partition("news", 1)
@@ -37,12 +37,27 @@ def test_bounded_but_a_record_larger_than_all_bounds_still_comes() -> None:
 
 def test_what_is_no_record_does_not_count_as_one() -> None:
     buffer = FairBuffer(share_bytes=100)
-    buffer.put(Joined(partition=A, position=0))
+    buffer.put(Joined(partition=A, position=0, topic_id="first"))
     buffer.put(record(A, 0, size_bytes=5000))
     assert [end_of(item) for item in buffer.take(max_bytes=1)] == [0, 1]
 
 
 def test_where_a_position_stands_after_each_kind_of_item() -> None:
-    assert end_of(Rewind(partition=A, passed=9, position=0, reason="made anew")) == 0
-    assert end_of(Joined(partition=B, position=5)) == 5
+    assert end_of(Rewind(partition=A, passed=9, position=0, topic_id="second", reason="made anew")) == 0
+    assert end_of(Joined(partition=B, position=5, topic_id="first")) == 5
+    assert end_of(Identified(partition=B, position=5, topic_id="first")) == 5
     assert end_of(Gap(partition=A, first=3, end=5, reason=GapReason.LOST)) == 5
+
+
+def test_the_topics_of_positions_are_what_the_items_said_last() -> None:
+    items = [
+        Joined(partition=A, position=0, topic_id="first"),
+        Joined(partition=B, position=0, topic_id=None),
+        record(A, 0),
+        Rewind(partition=A, passed=1, position=0, topic_id="second", reason="made anew"),
+    ]
+    assert topic_ids_after({}, items) == {"news/0": "second"}
+    assert topic_ids_after({"news/0": "first"}, [Identified(partition=B, position=0, topic_id="first")]) == {
+        "news/0": "first",
+        "news/1": "first",
+    }

@@ -110,22 +110,39 @@ def test_an_unknown_partition_is_refused() -> None:
 
 def test_a_partition_can_join() -> None:
     new = Partition("news", 2)
-    state = beginning().joined(new, 5).passed(new, 6, Outcome.FILTERED)
+    state = beginning().joined(new, 5, "first").passed(new, 6, Outcome.FILTERED)
     state.check()
     assert state.positions[new] == 6
     with pytest.raises(ValueError, match="already part"):
-        state.joined(new, 0)
+        state.joined(new, 0, "first")
+
+
+def test_one_state_each_position_is_in_a_topic_of_its_own() -> None:
+    state = StreamState.beginning({}).joined(NEWS, 5, "first").joined(SPORT, 3, None)
+    assert state.topic_ids == {NEWS: "first"}
+    state = state.identified(SPORT, "first").rewound(NEWS, 0, "second")
+    assert (state.positions, state.topic_ids) == ({NEWS: 0, SPORT: 3}, {NEWS: "second", SPORT: "first"})
+    state = state.rewound(SPORT, 3, "second")  # the same number, and another place
+    assert (state.positions, state.topic_ids, state.commits) == ({NEWS: 0, SPORT: 3}, {NEWS: "second", SPORT: "second"}, 5)
+    assert state.passed(SPORT, 4, Outcome.FILTERED).gap(NEWS, 0, 9).topic_ids == state.topic_ids
+    state.check()
+    with pytest.raises(ValueError, match="not before"):
+        state.rewound(SPORT, 3, "second")
+    with pytest.raises(ValueError, match="in topic second already"):
+        state.identified(NEWS, "third")
+    with pytest.raises(ValueError, match=r"no position: .*other/0"):
+        replace(state, topic_ids={Partition("other", 0): "first"}).check()
 
 
 def test_nothing_silent_a_recreated_topic_keeps_what_was_counted() -> None:
-    state = beginning().gap(NEWS, 40, 90).rewound(NEWS, 0)
+    state = beginning().gap(NEWS, 40, 90).rewound(NEWS, 0, "second")
     state.check()
     assert state.positions[NEWS] == 0
     state = state.passed(NEWS, 1, Outcome.FILTERED)
     state.check()
     assert sum(state.counts.values()) == 51
     with pytest.raises(ValueError, match="not before"):
-        state.rewound(NEWS, 1)
+        state.rewound(NEWS, 1, "second")
 
 
 def test_forgetting_prunes_the_ledger_alone() -> None:

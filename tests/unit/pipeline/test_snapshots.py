@@ -45,7 +45,8 @@ def pool(layers: Iterator[LayerImage]) -> PoolImage:
 def state() -> StreamState:
     record = Record(partition=NEWS, offset=40, timestamp_ms=5, value=b"{}")
     document = Document(record=record, document_id="a", text="A new president.", event_time_ms=5, content_sha256="f00", title="Vote")
-    return StreamState.beginning({NEWS: 40}).applied(LedgerRow.of(document, [0], tokens=5, tokens_left_out=2)).gap(NEWS, 41, 43)
+    beginning = StreamState.beginning({}).joined(NEWS, 40, "first")
+    return beginning.applied(LedgerRow.of(document, [0], tokens=5, tokens_left_out=2)).gap(NEWS, 41, 43)
 
 
 def content(seed: int = 0, layers_: Iterator[LayerImage] | None = None) -> SnapshotContent:
@@ -113,6 +114,7 @@ def test_one_state_comes_back_as_it_was(store: SnapshotStore) -> None:
     assert store.read_state(manifest) == state()
     assert manifest.positions == {"news/0": 43}
     assert manifest.origin == {"news/0": 40}
+    assert manifest.topic_ids == {"news/0": "first"}
     assert manifest.counts[Outcome.GAP] == 2
     assert "f00" in store.read_ledger(manifest)
 
@@ -316,21 +318,21 @@ def test_a_manifest_in_the_wrong_place_is_refused(local: SnapshotStore) -> None:
 
 def test_a_newer_format_is_no_reason_to_fall_back(local: SnapshotStore) -> None:
     local.write(content(), local.claim_generation())
-    future = {"schema_version": 4}
+    future = {"schema_version": 5}
     canonical = json.dumps(future, sort_keys=True, separators=(",", ":")).encode()
     path = folder(local) / "epochs/00000002.json"
     path.write_text(json.dumps({**future, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
-    with pytest.raises(SnapshotError, match="manifest of version 4, this memstream reads 3"):
+    with pytest.raises(SnapshotError, match="manifest of version 5, this memstream reads 4"):
         local.latest()
 
 
 def test_an_older_format_is_refused_with_what_to_do(local: SnapshotStore) -> None:
     local.write(content(), local.claim_generation())
-    past = {"schema_version": 1, "stream": "world-news", "epoch": 2}
+    past = {"schema_version": 3, "stream": "world-news", "epoch": 2}
     canonical = json.dumps(past, sort_keys=True, separators=(",", ":")).encode()
     path = folder(local) / "epochs/00000002.json"
     path.write_text(json.dumps({**past, "manifest_sha256": hashlib.sha256(canonical).hexdigest()}))
-    with pytest.raises(SnapshotMismatch, match=r"older memstream \(manifest version 1\).*another `stream` name or `snapshots.root`"):
+    with pytest.raises(SnapshotMismatch, match=r"older memstream \(manifest version 3\).*another `stream` name or `snapshots.root`"):
         local.latest()
 
 

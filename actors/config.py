@@ -1,8 +1,10 @@
-"""The configuration of one stream's deployment: the stages' own sections, and what replicas need beside them."""
+"""What a deployment is made of: its streams, each with the stages' own sections and what replicas need beside them, and one HTTP front."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -13,11 +15,14 @@ from pipeline.admission import AdmissionConfig
 from pipeline.chunks import ChunkConfig
 from pipeline.dead_letters import DeadLetterConfig
 from pipeline.decode import DecodeConfig
+from pipeline.errors import ConfigurationError
 from pipeline.paths import LocalPath, absolute
 from pipeline.snapshots.writer import SnapshotConfig
 from pipeline.source import KafkaConfig
 
 _PATHS: Final = (".", "~", "/", "$")
+
+STREAM_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
 
 class ModelConfig(BaseModel):
@@ -101,7 +106,9 @@ class ReplicaConfig(BaseModel):
         default=10.0, gt=0, description="A leader that does not answer for so long is replaced; one whose process ended, at once."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where num_gpus is above 0.")
-    num_cpus: int | None = Field(default=None, ge=1, description="Cores, and so threads, of each replica. null: all cores, shared evenly.")
+    num_cpus: int | None = Field(
+        default=None, ge=1, description="Cores, and so threads, of each replica. null: the cores that are left, shared evenly."
+    )
     num_gpus: float = Field(default=0, ge=0, description="GPUs of each replica, as Ray counts them.")
     spare_blocks: int = Field(default=16, ge=1, description="Of a token pool: blocks beyond it, for answers that updates have overtaken.")
     max_versions: int = Field(default=3, ge=1, description="Of a token pool: versions that answers read at once.")
@@ -139,7 +146,7 @@ class StreamConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stream: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = Field(
+    stream: Annotated[str, StringConstraints(pattern=STREAM_NAME)] = Field(
         default="news", description="Name of the stream: part of the snapshots' path and of the actors' names."
     )
     kafka: KafkaConfig = Field(description="Where records come from.")
@@ -151,7 +158,6 @@ class StreamConfig(BaseModel):
     memory: MemoryConfig = Field(default=MemoryConfig(), description="What is remembered, and how it is read.")
     replicas: ReplicaConfig = Field(default=ReplicaConfig(), description="The replicas.")
     answers: AnswerConfig = Field(default=AnswerConfig(), description="Bounds of an answer.")
-    http: HttpConfig = Field(default=HttpConfig(), description="The HTTP front, where one is started (memstream run --http).")
     snapshots: SnapshotConfig = Field(default_factory=SnapshotConfig, description="Where and how often memory is saved, and what is kept.")
 
     @model_validator(mode="after")
@@ -164,3 +170,74 @@ class StreamConfig(BaseModel):
     def effective(self) -> dict[str, Any]:
         """As JSON types, defaults filled in, secrets masked: what is printed and stored in every manifest."""
         return self.model_dump(mode="json")
+
+
+class DeploymentConfig(BaseModel):
+    """Streams that run side by side on one cluster, and the front that answers for all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    streams: tuple[StreamConfig, ...] = Field(
+        min_length=1, description="By their names, what is each stream's own; what stands beside it they share."
+    )
+    http: HttpConfig = Field(default=HttpConfig(), description="The HTTP front, where one is started (memstream run --http).")
+
+    @model_validator(mode="after")
+    def _none_harms_another(self) -> Self:
+        if conflicts := list(_conflicts(self.streams)):
+            raise ValueError("\n".join(conflicts))
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return [each.stream for each in self.streams]
+
+    def stream(self, name: str | None = None) -> StreamConfig:
+        """The stream of that name, or the only one. Raises ConfigurationError."""
+        if name is None and len(self.streams) > 1:
+            raise ConfigurationError(f"the configuration has several streams: choose with --stream {' | '.join(self.names)}")
+        return self.only(None if name is None else [name]).streams[0]
+
+    def only(self, names: Sequence[str] | None) -> DeploymentConfig:
+        """With these streams alone; none named: with all. Raises ConfigurationError."""
+        for name in names or ():
+            if name not in self.names:
+                raise ConfigurationError(f"--stream {name}: the configuration has no such stream; it has {', '.join(self.names)}")
+        return self if not names else self.model_copy(update={"streams": tuple(each for each in self.streams if each.stream in names)})
+
+    def effective(self) -> dict[str, Any]:
+        """As a file would hold it: JSON types, defaults filled in, secrets masked."""
+        shown = [each.effective() for each in self.streams]
+        http = self.http.model_dump(mode="json")
+        if len(shown) == 1:
+            return {**shown[0], "http": http}
+        return {"http": http, "streams": {each.pop("stream"): each for each in shown}}
+
+
+def _conflicts(streams: Sequence[StreamConfig]) -> Iterator[str]:
+    """What streams would do to each other, by the keys that do it."""
+    for one, other in combinations(streams, 2):
+        if one.stream == other.stream:
+            yield f"streams.{one.stream}: there are two of that name"
+        both = sorted(set(one.kafka.topics) & set(other.kafka.topics)) if _share_brokers(one, other) else []
+        if both and one.kafka.group_id is not None and one.kafka.group_id == other.kafka.group_id:
+            yield (
+                f"streams.{other.stream}.kafka.group_id: streams.{one.stream} commits its positions in {', '.join(both)} to the same group,"
+                " and each would overwrite the other's; choose another"
+            )
+    for one, other in permutations(streams, 2):
+        letters = one.dead_letters.topic_for(one.kafka)
+        if _share_brokers(one, other) and letters in other.kafka.topics:
+            yield (
+                f"streams.{one.stream}.dead_letters.topic: streams.{other.stream} reads {letters!r} as one of its topics, and would learn"
+                " the dead letters; choose another"
+            )
+        if f"{one.snapshots.root}/{one.stream}/".startswith(f"{other.snapshots.root}/{other.stream}/") and one.stream != other.stream:
+            yield (
+                f"streams.{one.stream}.snapshots.root: it lies among the snapshots of streams.{other.stream}, which removes what it does"
+                " not know there; choose another"
+            )
+
+
+def _share_brokers(one: StreamConfig, other: StreamConfig) -> bool:
+    return bool(set(one.kafka.bootstrap_servers) & set(other.kafka.bootstrap_servers))

@@ -48,8 +48,10 @@ def here() -> NodeAffinitySchedulingStrategy:
 class ReplicaHandle:
     """One replica, wherever it runs, as its supervisor sees it."""
 
-    def __init__(self, actor: Any, number: int) -> None:
-        self._actor, self.number = actor, number
+    def __init__(self, actor: Any | None, number: int) -> None:
+        """`actor`: None where it has ended for good."""
+        self._actor: Any = actor
+        self.number = number
 
     def status(self, timeout_s: float = 2.0) -> ReplicaStatus:
         """How it stands. Never raises: a replica that does not answer is DOWN, and `problem` says how."""
@@ -67,9 +69,11 @@ class ReplicaHandle:
         }
         if asked:
             ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s)
-        return [_status(handle.number, asked.get(handle.number)) for handle in handles]
+        return [_status(handle.number, asked.get(handle.number)) if handle._actor else _ended(handle.number) for handle in handles]
 
     def _may_answer(self) -> bool:
+        if self._actor is None:
+            return False
         life = self.life()
         return life is None or life.state in ("ALIVE", "DEAD")
 
@@ -86,7 +90,8 @@ class ReplicaHandle:
 
     def kill(self) -> None:
         """End its process; it does not come back."""
-        ray.kill(self._actor)
+        if self._actor is not None:
+            ray.kill(self._actor)
 
 
 class RemoteLeader:
@@ -199,10 +204,20 @@ def _status(number: int, reference: Any | None) -> ReplicaStatus:
         return ReplicaStatus(replica=number, phase=Phase.STARTING, problem="its process ended; Ray starts it again")
 
 
+def _ended(number: int) -> ReplicaStatus:
+    return ReplicaStatus(replica=number, phase=Phase.DOWN, problem="it has ended and is not started again; `memstream run` said why")
+
+
 def named_replicas(config: StreamConfig) -> list[ReplicaHandle]:
-    """The running replicas of a stream. Raises ValueError if one of them does not run."""
-    names = [replica_name(config.stream, number) for number in range(config.replicas.count)]
-    return [ReplicaHandle(ray.get_actor(name, namespace=NAMESPACE), number) for number, name in enumerate(names)]
+    """The replicas of a stream, those that have ended among them."""
+    return [ReplicaHandle(_named(replica_name(config.stream, number)), number) for number in range(config.replicas.count)]
+
+
+def _named(name: str) -> Any | None:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
 
 
 def replica_name(stream: str, number: int) -> str:

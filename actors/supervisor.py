@@ -10,23 +10,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from actors.cluster import RUNTIME_FILES
 from actors.config import StreamConfig
 from actors.errors import NoReplica
 from actors.handles import NAMESPACE, ReplicaHandle, here, named_replicas, query_name, reason_of, replica_name, result_of
 from actors.lives import Lives
 from actors.messages import Answer, Phase, Question, ReplicaStatus
+from actors.placement import cores_of, fit
 from actors.query import QueryActorProcess
 from actors.remote_replica import ReplicaActor
 from actors.succession import Succession
 from pipeline.errors import ConfigurationError, MemstreamError
-from pipeline.snapshots.roots import is_local
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ class ReplicaLost(MemstreamError):
 class Supervisor:
     """The replicas of one stream, and the query actor in front of them."""
 
-    def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any, threads: int) -> None:
+    def __init__(self, config: StreamConfig, replicas: list[ReplicaHandle], query: Any) -> None:
         self.config, self._replicas, self._query = config, replicas, query
         self._succession = Succession(config.replicas.leader_silent_s)
-        needs = (threads, config.replicas.num_gpus)
+        needs = (cores_of(config), config.replicas.num_gpus)
         self._lives = [Lives(needs=needs, look=replica.life) for replica in replicas]
 
     @classmethod
@@ -57,20 +57,18 @@ class Supervisor:
         """Start everything; returns at once, while the replicas load and restore.
 
         Raises:
-            ConfigurationError: the cluster has too little, or it already runs this stream.
+            ConfigurationError: the cluster has too little, or it already runs this stream. Nothing of it was started then.
         """
-        threads = fit(config)
+        (config,) = fit([config])
         deployment = uuid4().hex
-        replicas = [ReplicaHandle(_start_replica(config, number, threads, deployment), number) for number in range(config.replicas.count)]
-        query = QueryActorProcess.options(
-            name=query_name(config.stream),
-            namespace=NAMESPACE,
-            num_cpus=0,
-            max_concurrency=4096,
-            max_restarts=-1,
-            scheduling_strategy=here(),
-        ).remote(config)
-        return cls(config, replicas, query, threads)
+        with ExitStack() as undo:
+            replicas = []
+            for number in range(config.replicas.count):
+                replicas.append(ReplicaHandle(_start_replica(config, number, deployment), number))
+                undo.callback(replicas[-1].kill)
+            query = _started(config, QueryActorProcess, _query_options(config), config)
+            undo.pop_all()
+        return cls(config, replicas, query)
 
     @classmethod
     def find(cls, stream: str) -> Supervisor:
@@ -81,7 +79,12 @@ class Supervisor:
             handles = named_replicas(config)
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise NoReplica(f"no stream {stream!r} runs on this Ray cluster: start it with `memstream run`") from error
-        return cls(config, handles, query, cores_of(config))
+        return cls(config, handles, query)
+
+    @property
+    def stream(self) -> str:
+        """Its name."""
+        return self.config.stream
 
     def statuses(self) -> list[ReplicaStatus]:
         """All replicas as they stand, and what Ray knows of their processes."""
@@ -176,67 +179,30 @@ def _can_drain(lives: Lives, status: ReplicaStatus) -> bool:
     return lives.placed and lives.over is None and status.phase is not Phase.DOWN
 
 
-def fit(config: StreamConfig) -> int:
-    """The cores, and so threads, of each replica.
-
-    Raises:
-        ConfigurationError: the cluster does not have what the configuration asks for.
-    """
-    replicas, each = config.replicas, cores_of(config)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if places(nodes, each, replicas.num_gpus) < replicas.count:
-        raise ConfigurationError(
-            f"replicas: {replicas.count} x (num_cpus {each}, num_gpus {replicas.num_gpus:g}) do not fit; each runs on one node, and "
-            f"there are nodes of {', '.join(map(_told, nodes))}"
-        )
-    if is_throw_away(config.snapshots.root):
-        raise ConfigurationError(
-            f"snapshots.root {config.snapshots.root} lies in this job's own copy of its working directory, which Ray throws away: name a"
-            " folder that outlives the job (an absolute path), or s3:// or gs://"
-        )
-    if len(nodes) > 1 and is_local(config.snapshots.root):
-        raise ConfigurationError(f"snapshots.root {config.snapshots.root} is one node's disk; use s3:// or gs:// on a cluster")
-    return each
-
-
-def cores_of(config: StreamConfig) -> int:
-    """The cores of each replica where the configuration does not say: all that the cluster has, shared evenly."""
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    return config.replicas.num_cpus or max(1, cores // config.replicas.count)
-
-
-def places(nodes: Sequence[Mapping[str, float]], cores: int, gpus: float) -> int:
-    """How many replicas the nodes hold: each needs its cores and GPUs on one of them.
-
-    >>> places([{"CPU": 6, "GPU": 1}, {"CPU": 3}], 2, 0), places([{"CPU": 6, "GPU": 1}, {"CPU": 3}], 2, 0.5), places([{"CPU": 1}] * 8, 2, 0)
-    (4, 2, 0)
-    """
-    return sum(int(min(node.get("CPU", 0) // cores, node.get("GPU", 0) // gpus if gpus else float("inf"))) for node in nodes)
-
-
-def is_throw_away(root: str) -> bool:
-    """Whether a root lies where `ray job submit --working-dir` unpacks a job's files: another folder after the smallest change of one.
-
-    >>> is_throw_away("file:///tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_ab12/runs/snapshots")
-    True
-    """
-    return is_local(root) and RUNTIME_FILES in root
-
-
-def _told(node: Mapping[str, float]) -> str:
-    return f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs"
-
-
-def _start_replica(config: StreamConfig, number: int, threads: int, deployment: str) -> Any:
+def _start_replica(config: StreamConfig, number: int, deployment: str) -> Any:
     options = {
         "name": replica_name(config.stream, number),
-        "namespace": NAMESPACE,
-        "num_cpus": threads,
+        "num_cpus": cores_of(config),
         "num_gpus": config.replicas.num_gpus,
         "max_restarts": config.replicas.max_restarts,
     }
+    return _started(config, ReplicaActor, options, config, number, cores_of(config), deployment)
+
+
+def _query_options(config: StreamConfig) -> dict[str, Any]:
+    return {
+        "name": query_name(config.stream),
+        "num_cpus": 0,
+        "max_concurrency": 4096,
+        "max_restarts": -1,
+        "scheduling_strategy": here(),
+    }
+
+
+def _started(config: StreamConfig, actor: Any, options: Mapping[str, Any], *arguments: Any) -> Any:
+    """An actor under way. Raises ConfigurationError where the cluster has one of that name."""
     try:
-        return ReplicaActor.options(**options).remote(config, number, threads, deployment)
+        return actor.options(namespace=NAMESPACE, **options).remote(*arguments)
     except ValueError as error:
         raise ConfigurationError(
             f"stream {config.stream!r} already runs on this cluster: drain it first, or choose another name"

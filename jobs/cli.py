@@ -15,11 +15,11 @@ from jobs.command import start
 
 JOBS: Final = {
     "demo": "See it work: a model learns from a Kafka stream what it could not have known, and says from where it knows.",
-    "run": "Learn a stream from Kafka and answer questions, until told to stop.",
+    "run": "Learn a stream from Kafka, or several, and answer questions, until told to stop.",
     "serve": "Answer over HTTP for the streams of a Ray cluster.",
     "publish": "Publish documents into a topic.",
     "ask": "Ask a running stream a question.",
-    "status": "How the replicas of a running stream stand.",
+    "status": "How the replicas of running streams stand.",
     "dlq": "List, show and replay the dead letters of a stream: what could not be learned, and why.",
     "snapshots": "The snapshots of a stream: list, show, verify, compare, pin, restore, collect.",
     "train": "Train the memory of the embedded model.",

@@ -1,56 +1,138 @@
-"""From a YAML file and `--set` to the configuration of a stream; every mistake named by its key, with what to do about it."""
+"""From a YAML file and `--set` to the configuration of a deployment; every mistake named by its key, with what to do about it.
+
+    what stands beside `streams:` <- a stream's own <- --set KEY <- --set streams.NAME.KEY      each laid over the one before, key by key
+
+A file without `streams:` is one stream that shares with nobody.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
-from actors.config import StreamConfig
+from actors.config import STREAM_NAME, DeploymentConfig, StreamConfig
+from actors.http.config import HttpConfig
+from jobs.config_faults import Place, key_names, misplaced, plain, told
+from jobs.config_keys import is_list, is_section
 from pipeline.errors import ConfigurationError
 
-_MISSING: Final = {
-    "kafka.bootstrap_servers": "name your brokers, as in --set kafka.bootstrap_servers=127.0.0.1:9092; `memstream demo` brings its own",
-    "kafka.topics": "name the topics of this stream, as in --set kafka.topics=[news]",
-}
+M = TypeVar("M", bound=BaseModel)
+Tree: TypeAlias = Mapping[str, Any]
+
 _QUOTED: Final = re.compile(r"""('(?:[^'"]|<[a-z -]+>)')|['"].*['"]""")
 """What YAML's messages quote: one character or a `'<block end>'` of the parser's own, or something of the file, up to the last quote."""
-_OVERRIDE: Final = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
+_OVERRIDE: Final = re.compile(r"(?P<key>[A-Za-z_][\w.-]*)=(?P<value>.*)", re.DOTALL)
+_DEEPEST: Final = 6
+"""No section lies deeper; YAML's aliases can nest without end."""
 
 
-def load_config(path: Path | None, overrides: Sequence[str] | None = None) -> StreamConfig:
+def load_config(path: Path | None, overrides: Sequence[str] | None = None) -> DeploymentConfig:
     """The configuration in a file (none: all defaults) with `KEY=VALUE` overrides laid over it.
 
     Raises:
         ConfigurationError: each key that is unknown, missing or wrong, one a line.
     """
-    tree = {} if path is None else _read(path)
-    for override in overrides or ():
-        _put(tree, override)
-    return parse_config(tree)
+    return parse_config({} if path is None else _read(path), overrides or ())
 
 
-def parse_config(tree: Mapping[str, Any]) -> StreamConfig:
+def load_stream(path: Path | None, overrides: Sequence[str] | None = None, name: str | None = None) -> StreamConfig:
+    """The stream of that name in such a file, or the only one. Raises ConfigurationError, also where there are several."""
+    return load_config(path, overrides).stream(name)
+
+
+def parse_config(tree: Tree, overrides: Sequence[str] = ()) -> DeploymentConfig:
     """The configuration that a tree of YAML's types holds. Raises ConfigurationError."""
-    # A section whose keys are all commented out reads as null.
-    sections = {key: {} if value is None and _section((key,)) else value for key, value in tree.items()}
+    shared = {key: value for key, value in tree.items() if key != "streams"}
+    own = _own_of(tree)
+    over: dict[str, Any] = {}
+    over_one: dict[str | None, dict[str, Any]] = {name: {} for name in own}
+    for override in overrides:
+        _put(over, over_one, override)
+    faults: list[str] = []
+    front = merged(*({"http": each.pop("http")} for each in (shared, over) if "http" in each))
+    http = _checked(HttpConfig, front.get("http", {}), faults, Place(above=("http",)))
+    streams = []
+    for name, its_own in own.items():
+        place = Place(stream=name, own=(its_own, over_one[name]), shared=(shared, over))
+        faults += misplaced(place)
+        whole = merged({"kafka": {}}, shared, place.fitting(its_own), over, place.fitting(over_one[name]))
+        streams.append(_checked(StreamConfig, whole if name is None else {**whole, "stream": name}, faults, place))
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
     try:
-        return StreamConfig.model_validate({"kafka": {}, **sections})
+        return DeploymentConfig.model_validate({"streams": streams, "http": http})
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
-        raise ConfigurationError("\n".join(map(_told, faults))) from None
+        raise ConfigurationError("\n".join(plain(each["msg"]) for each in error.errors())) from None
 
 
-def as_yaml(config: StreamConfig) -> str:
-    """The effective configuration, defaults filled in and secrets masked: what a snapshot's manifest holds, too."""
+def as_yaml(config: DeploymentConfig) -> str:
+    """The effective configuration, defaults filled in and secrets masked: a file that could be given again."""
     return yaml.safe_dump(config.effective(), sort_keys=False, allow_unicode=True)
+
+
+def merged(*layers: Tree) -> dict[str, Any]:
+    """Trees laid over one another, key by key; a section whose keys are all commented out reads as null, and says nothing.
+
+    >>> merged({"kafka": {"start": "latest"}, "memory": {"blocks": 2}}, {"kafka": {"topics": ["a"]}, "memory": None})
+    {'kafka': {'start': 'latest', 'topics': ['a']}, 'memory': {'blocks': 2}}
+    """
+    return reduce(_laid_over, layers, {})
+
+
+def _laid_over(lower: Tree, upper: Tree, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    whole = dict(lower)
+    for key, value in upper.items():
+        below, here = whole.get(key), (*path, key)
+        section = is_section(here)
+        if section and value is None:
+            whole[key] = {} if below is None else below
+        elif isinstance(value, Mapping) and len(path) < _DEEPEST and (section or isinstance(below, Mapping)):
+            whole[key] = _laid_over(below if isinstance(below, Mapping) else {}, value, here)
+        else:
+            whole[key] = value
+    return whole
+
+
+def _own_of(tree: Tree) -> dict[str | None, Tree]:
+    """What is each stream's own, by their names; one without a name where the tree has no `streams`."""
+    if "streams" not in tree:
+        return {None: {}}
+    streams = tree["streams"]
+    if not isinstance(streams, Mapping) or not streams:
+        raise ConfigurationError(
+            "streams: must hold the streams by their names, each with keys of its own, as infra/config/streams.yaml does"
+        )
+    faults = []
+    for name, own in streams.items():
+        # What is no stream's name, or has nothing below it, may be a secret that a stray line feed has put there.
+        if not isinstance(name, str) or not re.fullmatch(STREAM_NAME, name):
+            faults.append(
+                f"streams: a name of {len(str(name))} characters that cannot be one: want letters, digits, '.', '_' and '-', 63 at most,"
+                " and quotes around what YAML takes for a number or a date"
+            )
+        elif not isinstance(own, Mapping):
+            faults.append(f"streams: below a name of {len(name)} characters stand no keys; want at least kafka.topics there, or {{}}")
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return dict(streams)
+
+
+def _checked(model: type[M], tree: Tree, faults: list[str], place: Place) -> M | None:
+    """The tree as that model; None, and what is wrong among the faults, if it cannot be."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        faults += [told(fault, place) for fault in error.errors(include_url=False, include_context=False)]
+        return None
+
+
+# ---------------------------------------------------------------------- files
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,7 +142,7 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
-                known = key.value if key.value in {name.rpartition(".")[2] for name in _all_keys(StreamConfig)} else "of this line"
+                known = key.value if key.value in key_names() else "of this line"
                 raise yaml.constructor.ConstructorError(None, None, f"the key {known} stands here twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -85,93 +167,43 @@ def _fault(error: yaml.YAMLError) -> str:
     return place + _QUOTED.sub(lambda found: found[1] or "...", problem)
 
 
-def _put(tree: dict[str, Any], override: str) -> None:
-    """Set `a.b=c` in the tree; lists may be written `[a, b]`, or as one value."""
+# ---------------------------------------------------------------------- --set
+
+
+def _put(over: dict[str, Any], over_one: dict[str | None, dict[str, Any]], override: str) -> None:
+    """Note `a.b=c`, for all streams or, as `streams.NAME.a.b=c`, for one; lists may be written `[a, b]`, or as one value."""
     match = _OVERRIDE.fullmatch(override)
     if match is None:
         raise ConfigurationError(f"--set {override}: want KEY=VALUE, as in --set replicas.count=2")
-    *sections, name = match["key"].split(".")
+    tree, key = over, match["key"]
+    if key.split(".")[0] == "streams":
+        name, key = _stream_and_key(key, [name for name in over_one if name is not None])
+        tree = over_one[name]
+    *sections, last = path = tuple(key.split("."))
     for section in sections:
         inner = tree.get(section)
         tree[section] = tree = dict(inner) if isinstance(inner, Mapping) else {}
-    tree[name] = _value(match["key"], match["value"])
+    tree[last] = _value(match["key"], path, match["value"])
 
 
-def _value(key: str, text: str) -> Any:
+def _stream_and_key(key: str, names: Sequence[str]) -> tuple[str, str]:
+    """A stream's name may hold dots itself.
+
+    >>> _stream_and_key("streams.a.b.kafka.topics", ["a", "a.b"])
+    ('a.b', 'kafka.topics')
+    """
+    rest = key.removeprefix("streams").removeprefix(".")
+    found = [name for name in names if rest.startswith(f"{name}.") and len(rest) > len(name) + 1]
+    if not found:
+        there = f"there are {', '.join(names)}" if names else "the configuration has one stream alone, and no streams"
+        raise ConfigurationError(f"--set {key}: want streams.NAME.KEY=VALUE with the name of a stream; {there}")
+    name = max(found, key=len)
+    return name, rest.removeprefix(f"{name}.")
+
+
+def _value(key: str, path: tuple[str, ...], text: str) -> Any:
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {key}: its value is not YAML: {_fault(error)}") from None
-    field = _field(tuple(key.split(".")))
-    listed = field is not None and str(field.annotation).startswith("tuple[")
-    return [value] if listed and isinstance(value, str | int) else value
-
-
-def _told(fault: ErrorDetails) -> str:
-    """One line: the key, what is wrong, and what it is for."""
-    path = tuple(str(part) for part in fault["loc"])
-    key = ".".join(path) or "the configuration"
-    if fault["type"] == "extra_forbidden":
-        meant = _meant(path)
-        if meant is not None:
-            return f"{key}: there is no such key; did you mean {meant}?"
-        # A secret that a stray line feed has put where a key should be looks like this.
-        place = ".".join(path[:-1]) or "the configuration"
-        return f"{place}: a key of {len(path[-1])} characters, like none that there is, so it is not shown; known here: {_known(path[:-1])}"
-    if fault["type"] == "missing":
-        return f"{key}: missing; {_MISSING.get(key, _purpose(path))}"
-    if fault["type"] == "tuple_type":
-        return f"{key}: must be a list, as in [first, second]; {_purpose(path)}"
-    wrong = fault["msg"].removeprefix("Value error, ")
-    purpose = "" if _section(path) is not None else _purpose(path)  # of keys that do not fit together, a section's purpose says nothing
-    return f"{key}: {wrong[:1].lower()}{wrong[1:]}; {purpose}".removesuffix("; ")
-
-
-def _meant(path: tuple[str, ...]) -> str | None:
-    """The nearest key of that section, or the same key in another one."""
-    *above, name = path
-    near = difflib.get_close_matches(name, _keys(tuple(above)), n=1, cutoff=0.6)
-    if near:
-        return ".".join([*above, near[0]])
-    return next((key for key in _all_keys(StreamConfig) if key.rpartition(".")[2] == name), None)
-
-
-def _keys(path: tuple[str, ...]) -> list[str]:
-    section = _section(path)
-    return [] if section is None else list(section.model_fields)
-
-
-def _known(path: tuple[str, ...]) -> str:
-    return ", ".join(_keys(path))
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if _is_section(field.annotation):
-            yield from _all_keys(field.annotation, f"{prefix}{name}.")
-
-
-def _purpose(path: tuple[str, ...]) -> str:
-    field = _field(path)
-    return "" if field is None else (field.description or "")
-
-
-def _field(path: tuple[str, ...]) -> FieldInfo | None:
-    section = _section(path[:-1])
-    return section.model_fields.get(path[-1]) if section is not None and path else None
-
-
-def _section(path: tuple[str, ...]) -> Any:
-    """The model of a section by its path; None where there is no such section."""
-    model: Any = StreamConfig
-    for name in path:
-        field = model.model_fields.get(name)
-        if field is None or not _is_section(field.annotation):
-            return None
-        model = field.annotation
-    return model
-
-
-def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [value] if is_list(path) and isinstance(value, str | int) else value

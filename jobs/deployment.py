@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeGuard
 
 import httpx
 
 from actors.errors import NoReplica
 from actors.messages import Answer, Choice, Knowledge, Phase, Question, ReplicaStatus, Role, Source
-from jobs.running import find_stream
+from jobs.running import find_stream, find_streams
 from pipeline.errors import ConfigurationError, MemstreamError
 
 KEY_VARIABLE = "MEMSTREAM_KEY"
@@ -27,6 +27,9 @@ class HttpRefused(MemstreamError):
 class Deployment(Protocol):
     """What can be asked, and how it stands."""
 
+    @property
+    def stream(self) -> str: ...
+
     def ask(self, question: Question) -> Answer: ...
 
     def statuses(self) -> list[ReplicaStatus]: ...
@@ -39,9 +42,18 @@ def deployment(stream: str | None, address: str | None) -> Deployment:
         NoReplica: none runs there.
         ConfigurationError: there are several, and none was named.
     """
-    if address is not None and address.startswith(("http://", "https://")):
-        return HttpDeployment(address, stream)
-    return find_stream(stream, address)
+    return HttpDeployment(address, stream) if _is_front(address) else find_stream(stream, address)
+
+
+def deployments(stream: str | None, address: str | None) -> Sequence[Deployment]:
+    """All streams at such an address, or the named one alone. Raises as `deployment`."""
+    if stream is not None:
+        return [deployment(stream, address)]
+    return HttpDeployment.all(address) if _is_front(address) else find_streams(address)
+
+
+def _is_front(address: str | None) -> TypeGuard[str]:
+    return address is not None and address.startswith(("http://", "https://"))
 
 
 class HttpDeployment:
@@ -54,11 +66,22 @@ class HttpDeployment:
         )
         self._url, self._stream = url, stream
 
+    @classmethod
+    def all(cls, url: str) -> list[Self]:
+        """All streams behind the front."""
+        names = cls(url, None)._names()
+        if not names:
+            raise NoReplica(f"at {url} run no streams")
+        return [cls(url, name) for name in names]
+
+    def _names(self) -> list[str]:
+        return [model["id"] for model in self._called("GET", "/v1/models")["data"]]
+
     @property
     def stream(self) -> str:
         """The name of the stream: the one that was given, or the only one."""
         if self._stream is None:
-            names = [model["id"] for model in self._called("GET", "/v1/models")["data"]]
+            names = self._names()
             if len(names) != 1:
                 raise ConfigurationError(f"at {self._url} run {' | '.join(names) or 'no streams'}: choose with --stream")
             self._stream = str(names[0])

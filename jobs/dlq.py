@@ -17,7 +17,7 @@ from jobs.command import start
 from jobs.config import load_config
 from jobs.dlq_selection import Places, Tally, wanted_of
 from jobs.dlq_view import content_json, described, letter_json, letter_table
-from jobs.options import AsJson, ConfigFile, Overrides
+from jobs.options import AsJson, ConfigFile, OneStream, Overrides
 from pipeline.errors import StreamError
 from pipeline.letters import Letter, LetterState, read_letter, read_letters, read_marks
 from pipeline.records import Reason
@@ -45,11 +45,12 @@ def list_(
     everything: Annotated[bool, typer.Option("--all", help="Also those that were replayed.")] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    stream: OneStream = None,
     as_json: AsJson = False,
 ) -> None:
     """The dead letters of a stream, oldest first: where each lies, why it is one, where it came from, whether it may be replayed."""
-    kafka, topic, retries = _stream(config, overrides)
-    wanted = wanted_of(reasons, since, topics, [])
+    kafka, topic, retries, own = _stream(config, overrides, stream)
+    wanted = wanted_of(reasons, since, topics or own, [])
     found = Counter[str]()
     with _reading("reading") as passed:
         marks = read_marks(kafka, topic, passed)
@@ -76,10 +77,11 @@ def show(
     raw: Annotated[bool, typer.Option("--raw", help="Write the value alone to standard output, byte by byte.")] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    stream: OneStream = None,
     as_json: AsJson = False,
 ) -> None:
     """One dead letter: reason, origin, headers, key and value; as text where they are text, else in hexadecimal."""
-    kafka, topic, retries = _stream(config, overrides)
+    kafka, topic, retries, _ = _stream(config, overrides, stream)
     wanted = Places.parse(place)
     letter = read_letter(kafka, topic, wanted.partition or 0, wanted.first)
     if raw:
@@ -108,14 +110,15 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be replayed, and publish nothing.")] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    stream: OneStream = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish the records of dead letters again, untouched, to the topic and partition they came from.
 
     Each is replayed once, however often this is called; a record that fails again is a new dead letter, which counts its replays.
     """
-    kafka, topic, retries = _stream(config, overrides)
-    wanted = wanted_of(reasons, since, topics, places or [])
+    kafka, topic, retries, own = _stream(config, overrides, stream)
+    wanted = wanted_of(reasons, since, topics or own, places or [])
     tally = Tally(dry_run=dry_run)
     if dry_run:
         with _reading("reading") as passed:
@@ -142,9 +145,13 @@ def replay(
         raise StreamError("\n".join([f"{tally.refusals} dead letters could not be replayed:", *problems]))
 
 
-def _stream(config: ConfigFile, overrides: Overrides) -> tuple[KafkaConfig, str, int]:
-    stream = load_config(config, overrides)
-    return stream.kafka, stream.dead_letters.topic_for(stream.kafka), stream.dead_letters.retries
+def _stream(config: ConfigFile, overrides: Overrides, name: str | None) -> tuple[KafkaConfig, str, int, list[str] | None]:
+    """Where a stream's letters are, how often they are replayed, and from which topics they are where other streams write there as well."""
+    deployment = load_config(config, overrides)
+    stream = deployment.stream(name)
+    topic = stream.dead_letters.topic_for(stream.kafka)
+    shared = any(each.dead_letters.topic_for(each.kafka) == topic for each in deployment.streams if each.stream != stream.stream)
+    return stream.kafka, topic, stream.dead_letters.retries, list(stream.kafka.topics) if shared else None
 
 
 @contextmanager

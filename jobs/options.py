@@ -9,11 +9,22 @@ import typer
 
 ConfigFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML configuration of the stream; infra/config/example.yaml explains each key."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="YAML configuration of one stream, or of several (streams:); infra/config/example.yaml explains each key.",
+    ),
 ]
 Overrides: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one key, as in --set replicas.count=2; the value is YAML. Repeatable."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Override one key, as in --set replicas.count=2; of one of several streams: --set streams.NAME.replicas.count=2. The value is"
+        " YAML. Repeatable.",
+    ),
 ]
 RayAddress: TypeAlias = Annotated[
     str | None,
@@ -30,4 +41,7 @@ StreamAddress: TypeAlias = Annotated[
     ),
 ]
 StreamName: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Name of the stream; not needed where only one is there.")]
+OneStream: TypeAlias = Annotated[
+    str | None, typer.Option("--stream", metavar="NAME", help="Which of the configuration's streams; not needed where it has only one.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]

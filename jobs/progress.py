@@ -1,11 +1,11 @@
-"""How a running stream is shown on standard error: a table that changes in place, or plain lines where that is no terminal."""
+"""How running streams are shown on standard error: a table that changes in place, or plain lines where that is no terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -18,6 +18,9 @@ from pipeline.records import Outcome
 
 _LINE_EVERY_S = 5.0
 
+Shown: TypeAlias = Mapping[str, Sequence[ReplicaStatus]]
+"""The replicas of each stream."""
+
 
 class Progress:
     """Shows statuses as they come."""
@@ -25,16 +28,17 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
-        self._said: dict[int, tuple[str, float]] = {}
-        self._last: Sequence[ReplicaStatus] = ()
+        self._said: dict[tuple[str, int], tuple[str, float]] = {}
+        self._last: Shown = {}
 
-    def show(self, statuses: Sequence[ReplicaStatus]) -> None:
-        self._last = statuses
+    def show(self, streams: Shown) -> None:
+        self._last = streams
         if self._live is not None:
-            self._live.update(status_table(statuses), refresh=True)
+            self._live.update(status_table(streams), refresh=True)
             return
-        for status in statuses:
-            self._say(status)
+        for stream, statuses in streams.items():
+            for status in statuses:
+                self._say(stream, status)
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
@@ -49,14 +53,14 @@ class Progress:
             self._live.stop()
             self._console.print(status_table(self._last))
 
-    def _say(self, status: ReplicaStatus) -> None:
+    def _say(self, stream: str, status: ReplicaStatus) -> None:
         """A line at each change of phase, and every few seconds while anything moves."""
         line, now_s = status_line(status), time.monotonic()
-        said, said_at_s = self._said.get(status.replica, ("", 0.0))
+        said, said_at_s = self._said.get((stream, status.replica), ("", 0.0))
         turned = status.phase.value not in said.split(":")[0]
         if turned or (line != said and now_s - said_at_s >= _LINE_EVERY_S):
-            self._said[status.replica] = line, now_s
-            self.say(line)
+            self._said[stream, status.replica] = line, now_s
+            self.say(f"{stream}, {line}")
 
 
 def status_line(status: ReplicaStatus) -> str:
@@ -91,20 +95,23 @@ def lag(status: ReplicaStatus) -> int | None:
 COLOURS = {"running": "green", "serving": "green", "failed": "bold red", "down": "bold red"}
 
 
-def status_table(statuses: Sequence[ReplicaStatus]) -> Group:
+def status_table(streams: Shown) -> Group:
     """All replicas, one a row, and below what each of them says is wrong."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("#", "phase", "role", "stale by", "behind", "docs", "learned", "other", "asked", "snapshot"):
-        table.add_column(name, justify="left" if name in ("phase", "#", "role") else "right", no_wrap=True)
-    for status in statuses:
-        table.add_row(*_cells(status))
-    told = [
-        (status.replica, each)
-        for status in statuses
-        for each in (status.problem, status.snapshot_problem, restarted(status), readers_died(status), cut_off(status))
-        if each
-    ]
-    return Group(table, *(Text(f"replica {replica}: {problem}", style="yellow") for replica, problem in told))
+    several = len(streams) > 1
+    for name in ["stream"] * several + ["#", "phase", "role", "stale by", "behind", "docs", "learned", "other", "asked", "snapshot"]:
+        table.add_column(name, justify="left" if name in ("stream", "phase", "#", "role") else "right", no_wrap=True)
+    told = []
+    for stream, statuses in streams.items():
+        for status in statuses:
+            table.add_row(*[Text(stream)] * several, *_cells(status))
+            told += [f"{f'{stream}, ' * several}replica {status.replica}: {each}" for each in _problems(status)]
+    return Group(table, *(Text(each, style="yellow") for each in told))
+
+
+def _problems(status: ReplicaStatus) -> list[str]:
+    said = (status.problem, status.snapshot_problem, restarted(status), readers_died(status), cut_off(status))
+    return [each for each in said if each]
 
 
 def restarted(status: ReplicaStatus) -> str | None:

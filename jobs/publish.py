@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jobs.command import start
-from jobs.config import load_config
+from jobs.config import load_stream
 from jobs.feed_files import FileRefused, Format, documents, opened
-from jobs.options import AsJson, ConfigFile, Overrides
+from jobs.options import AsJson, ConfigFile, OneStream, Overrides
 from pipeline.errors import ConfigurationError
 from pipeline.fields import FieldsConfig
 from pipeline.publish import Publisher
@@ -53,6 +53,7 @@ def publish(
     from_line: Annotated[int, typer.Option(min=1, help="Begin at this line: to go on after a fault was mended.")] = 1,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    stream: OneStream = None,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker; kafka.bootstrap_servers if not given.")] = None,
     topic: Annotated[str | None, typer.Option(help="Topic; the first of kafka.topics if not given. Made if it is not there.")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of a topic that is made.")] = 1,
@@ -61,7 +62,7 @@ def publish(
     """Publish documents into a topic: a file of them, or one --text; or --delete one. Prints the offsets at which they landed."""
     if sum(given is not None for given in (file, text, delete)) != 1:
         raise typer.BadParameter("give a FILE (- for standard input), or --text, or --delete")
-    kafka, fields = _destination(config, overrides, bootstrap, topic, writes=delete is None)
+    kafka, fields = _destination(config, overrides, stream, bootstrap, topic, writes=delete is None)
     with Publisher(kafka, topic or kafka.topics[0], partitions=partitions, key_field=fields.id or "id") as publisher:
         if delete is not None:
             gone = publisher.delete(delete)
@@ -74,11 +75,11 @@ def publish(
 
 
 def _destination(
-    config: ConfigFile, overrides: Overrides, bootstrap: str | None, topic: str | None, writes: bool
+    config: ConfigFile, overrides: Overrides, name: str | None, bootstrap: str | None, topic: str | None, writes: bool
 ) -> tuple[KafkaConfig, FieldsConfig]:
     given = [f"kafka.bootstrap_servers={bootstrap}"] if bootstrap else []
     given += [f"kafka.topics=[{json.dumps(topic)}]"] if topic and config is None else []
-    stream = load_config(config, [*given, *(overrides or [])])
+    stream = load_stream(config, [*given, *(overrides or [])], name)
     if writes and stream.decode.format != "json":
         raise ConfigurationError(
             f"decode.format: this stream reads {stream.decode.format}, and publish writes JSON; use a producer of your own"

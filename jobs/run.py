@@ -1,4 +1,4 @@
-"""`python -m jobs.run`: learn a stream and answer questions, until told to stop.
+"""`python -m jobs.run`: learn streams and answer questions, until told to stop.
 
     signal, or caught up -> drain: finish the document, save, commit, exit 0
 
@@ -10,27 +10,29 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
 from enum import StrEnum
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from actors.cluster import connect, disconnect
-from actors.config import StreamConfig
+from actors.config import DeploymentConfig
 from actors.messages import ReplicaStatus
-from actors.succession import speaker
-from actors.supervisor import ReplicaLost, Supervisor
-from jobs.command import start
+from actors.placement import fit
+from jobs.command import message_of, start
 from jobs.config import as_yaml, load_config
-from jobs.options import AsJson, ConfigFile, Overrides, RayAddress
+from jobs.options import ConfigFile, Overrides, RayAddress
 from jobs.progress import Progress
 from jobs.running import announced, listening
+from jobs.streams import Enough, StreamRun, end_all, require_all
 from pipeline.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False)
+SHOW_S = 0.5
 
 
 class Until(StrEnum):
@@ -57,11 +59,17 @@ class StopRequest:
 def run(
     config: ConfigFile = None,
     overrides: Overrides = None,
+    streams: Annotated[
+        list[str] | None, typer.Option("--stream", metavar="NAME", help="Run only this one of a file's streams. Repeatable.")
+    ] = None,
     until: Annotated[
         Until | None,
         typer.Option(help="caught-up: drain what is in the topics now, save, exit. A broker or topic that is away is waited for."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print what each stream came to on standard output, a JSON object a line, and nothing else there."),
+    ] = False,
     address: RayAddress = None,
     http: Annotated[
         bool, typer.Option("--http", help="Answer over HTTP as well: the OpenAI protocol and a page, at http.host and http.port.")
@@ -70,30 +78,36 @@ def run(
         bool, typer.Option("--show-config", help="Print the effective configuration, secrets masked, and exit.")
     ] = False,
 ) -> None:
-    """Learn a stream from Kafka and answer questions about it, until told to stop.
+    """Learn streams from Kafka and answer questions about them, until told to stop.
 
     SIGTERM and Ctrl-C drain: every replica finishes its document, a snapshot is saved, positions are committed. Started again with the
     same configuration it goes on from there; after a crash, from the snapshot before, to the same result.
+
+    A file with `streams:` holds several. One that cannot go on is shown as failed, and the others go on; the exit status tells in the end.
     """
-    stream = load_config(config, overrides)
+    deployment = load_config(config, overrides).only(streams)
     if show_config:
-        typer.echo(as_yaml(stream), nl=False)
+        typer.echo(as_yaml(deployment), nl=False)
         return
-    if until and stream.replicas.mode == "serve":
-        raise ConfigurationError("replicas.mode: serve reads nothing, so it never catches up; leave out --until")
-    # Ray repeats what the replicas print on our standard output; that is for the result alone.
+    idle = [each.stream for each in deployment.streams if each.replicas.mode == "serve"]
+    if until and idle:
+        raise ConfigurationError(f"{', '.join(idle)}: replicas.mode: serve reads nothing, so it never catches up; leave out --until")
+    # Ray repeats what the replicas print on our standard output; that is for the results alone.
     with redirect_stdout(sys.stderr):
-        statuses = run_stream(stream, until, address, http)
+        runs = run_streams(deployment, until, address, http)
     if as_json:
-        print(json.dumps(result_of(stream, statuses)))
+        for each in runs:
+            print(json.dumps(each.result()))
+    require_all(runs)
 
 
-def run_stream(config: StreamConfig, until: Until | None, address: str | None = None, http: bool = False) -> list[ReplicaStatus]:
-    """Start everything, wait until told to stop or, with `until`, until all replicas have caught up, and drain.
+def run_streams(deployment: DeploymentConfig, until: Until | None, address: str | None = None, http: bool = False) -> list[StreamRun]:
+    """Start all streams, wait until told to stop or, with `until`, until each has caught up, and drain them side by side.
+
+    What one of them cannot go on for is its `error`.
 
     Raises:
-        ReplicaFailed: a replica cannot go on.
-        ConfigurationError: the cluster has too little, or runs this stream already.
+        ConfigurationError: the cluster has too little for all of them; none was started then.
     """
     stop = StopRequest()
     stop.listen()
@@ -102,22 +116,27 @@ def run_stream(config: StreamConfig, until: Until | None, address: str | None = 
         undo.callback(disconnect)
         stop.listen()  # Ray has put its own handler there
         progress = undo.enter_context(Progress())
-        progress.say(as_yaml(config))
-        supervisor = Supervisor.start(config)
-        undo.callback(supervisor.stop)
+        progress.say(as_yaml(deployment))
+        runs = [StreamRun(each, stop_when(stop, until), progress.say) for each in fit(deployment.streams)]
+        undo.callback(end_all, runs)
+        for each in runs:
+            each.start()
+        begun = [each for each in runs if each.started]
         url = None
-        if http:
+        if http and begun:
             from actors.http.serve import start_front, stop_front  # Ray Serve takes a second to load
 
-            url = start_front(config.http)
+            url = start_front(deployment.http)
             undo.callback(stop_front)
             progress.say(listening(url))
-        undo.enter_context(announced(config.stream, url))
-        return watch_and_drain(supervisor, progress, stop_when(stop, until))
+        for each in begun:
+            undo.enter_context(announced(each.name, url))
+        show(runs, progress)
+        return runs
 
 
-def stop_when(stop: StopRequest, until: Until | None) -> Callable[[list[ReplicaStatus]], bool]:
-    """Whether these statuses are the last to be waited for."""
+def stop_when(stop: StopRequest, until: Until | None) -> Enough:
+    """Whether these statuses of a stream are the last to be waited for."""
 
     def enough(statuses: list[ReplicaStatus]) -> bool:
         return stop.wanted or (until is not None and all(status.caught_up for status in statuses))
@@ -125,34 +144,19 @@ def stop_when(stop: StopRequest, until: Until | None) -> Callable[[list[ReplicaS
     return enough
 
 
-def watch_and_drain(supervisor: Supervisor, progress: Progress, enough: Callable[[list[ReplicaStatus]], bool]) -> list[ReplicaStatus]:
-    """Show the replicas until it is enough, then drain them. One that was killed on the way out is restored first, and drained then."""
+def show(runs: Sequence[StreamRun], progress: Progress) -> None:
+    """Show the streams until all are over; one of several that cannot go on is told at once."""
+    told = set[str]()
     while True:
-        for statuses in supervisor.watch(enough):
-            progress.show(statuses)
-        try:
-            drained = supervisor.drain()
-        except ReplicaLost as error:
-            progress.say(f"{error}; waiting for it to come back")
-            continue
-        progress.show(drained)
-        return drained
-
-
-def result_of(config: StreamConfig, statuses: list[ReplicaStatus]) -> dict[str, Any]:
-    """What one run came to. The leader speaks for the stream: it wrote the snapshot."""
-    owner = speaker(statuses)
-    return {
-        "stream": config.stream,
-        "epoch": owner.epoch,
-        "position": dict(owner.position),
-        "counts": dict(owner.counts),
-        "update_number": owner.update_number,
-        "memory_sha256": owner.memory_sha256,
-        "watermark_ms": owner.watermark_ms,
-        "snapshots": f"{config.snapshots.root}/{config.stream}",
-        "replicas": [status.as_dict() for status in statuses],
-    }
+        over = all(each.over for each in runs)
+        for each in runs:
+            if each.error is not None and len(runs) > 1 and each.name not in told:
+                told.add(each.name)
+                progress.say(f"{each.name} cannot go on: {message_of(each.error)}")
+        progress.show({each.name: each.statuses for each in runs})
+        if over:
+            return
+        time.sleep(SHOW_S)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def listening(url: str) -> str:
     return f"listening at {url}: the OpenAI protocol under {url}/v1, a page at {url}/"
 
 
-def find_stream(stream: str | None, address: str | None, *, any_stream: bool = False) -> Supervisor:
-    """The running stream of that name, or the only one there is; with `any_stream` one of several on the same cluster.
+def find_stream(stream: str | None, address: str | None) -> Supervisor:
+    """The running stream of that name, or the only one there is.
 
     Without an address, or by "auto", those that this user started on this machine come first, then whatever cluster Ray finds here.
 
@@ -65,12 +65,32 @@ def find_stream(stream: str | None, address: str | None, *, any_stream: bool = F
         NoReplica: none runs where we looked.
         ConfigurationError: there are several, and none was named.
     """
+    _connect(stream, address, any_stream=False)
+    return Supervisor.find(stream or _only(_streams_of_cluster(), "on this Ray cluster"))
+
+
+def find_streams(address: str | None) -> list[Supervisor]:
+    """All streams that run on one cluster, which is looked for like that.
+
+    Raises:
+        NoReplica: none runs where we looked.
+        ConfigurationError: this machine has several clusters with streams, and none was named.
+    """
+    _connect(None, address, any_stream=True)
+    found = []
+    for name in _streams_of_cluster():
+        with suppress(NoReplica):  # it ends just now
+            found.append(Supervisor.find(name))
+    if not found:
+        raise NoReplica("no stream runs on this Ray cluster: start one with `memstream run`")
+    return found
+
+
+def _connect(stream: str | None, address: str | None, any_stream: bool) -> None:
     if address in (None, "auto") and not os.environ.get("RAY_ADDRESS"):
         here = _here(stream, any_stream)
         address = here.address if here is not None else "auto"
     connect(address)
-    streams = _streams_of_cluster()
-    return Supervisor.find(stream or (streams[0] if any_stream and streams else _only(streams, "on this Ray cluster")))
 
 
 def _here(stream: str | None, any_stream: bool) -> Running | None:

@@ -17,7 +17,7 @@ from jobs.command import start
 from jobs.config import load_config
 from jobs.options import ConfigFile, Overrides, RayAddress
 from jobs.run import StopRequest
-from jobs.running import find_stream, listening
+from jobs.running import find_streams, listening
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True, highlight=False, markup=False)
@@ -39,7 +39,7 @@ def serve(
     stop = StopRequest()
     with redirect_stdout(sys.stderr), ExitStack() as undo:
         undo.callback(disconnect)
-        find_stream(None, address, any_stream=True)
+        find_streams(address)
         stop.listen()
         url = start_front(http)
         undo.callback(stop_front)

@@ -366,9 +366,10 @@ def _watching(app: FastAPI, front: Front) -> None:
         return {"status": "ok"}
 
     @app.get("/ready")
-    async def ready() -> Response:
-        """Whether every stream answers, and if not, why."""
-        reasons = [reason for name in front.streams.names() for reason in _not_ready(front, name)]
+    async def ready(stream: str | None = None) -> Response:
+        """Whether every stream answers, or the named one, and if not, why."""
+        names = front.streams.names() if stream is None else [front.stream(stream).name]
+        reasons = [reason for name in names for reason in _not_ready(front, name)]
         if not front.streams.names():
             reasons = ["no stream runs"]
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 from pydantic import ValidationError
 
-from jobs.config import load_config
+from jobs.config import load_stream
 from jobs.options import ConfigFile, Overrides
 from pipeline.errors import SnapshotCorrupt, SnapshotError
 from pipeline.snapshots.config import RetentionConfig, SnapshotConfig
@@ -15,7 +15,9 @@ from pipeline.snapshots.reader import SnapshotReader
 from pipeline.snapshots.writer import SnapshotStore
 
 Root: TypeAlias = Annotated[str | None, typer.Option(help="Where snapshots lie (snapshots.root): a folder or a URL.")]
-Stream: TypeAlias = Annotated[str | None, typer.Option("--stream", help="Name of the stream.")]
+Stream: TypeAlias = Annotated[
+    str | None, typer.Option("--stream", metavar="NAME", help="Name of the stream; not needed where the configuration has only one.")
+]
 Epoch: TypeAlias = Annotated[int, typer.Argument(metavar="EPOCH", help="Number of the snapshot, as `list` shows it.", show_default=False)]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -26,12 +28,12 @@ class Opened:
     def __init__(self, config: ConfigFile, overrides: Overrides, root: str | None, stream: str | None) -> None:
         if config is None and (root is None or stream is None):
             raise typer.BadParameter("say which snapshots: --config FILE, or --root with --stream")
-        loaded = None if config is None else load_config(config, overrides)
+        loaded = None if config is None else load_stream(config, overrides, stream)
         self.config = SnapshotConfig(root=root or "") if loaded is None else loaded.snapshots
         if root is not None:
             self.config = self.config.model_copy(update={"root": SnapshotConfig(root=root).root})
         self._has_config = loaded is not None
-        self.stream = stream or (loaded.stream if loaded is not None else "")
+        self.stream = loaded.stream if loaded is not None else stream or ""
 
     @property
     def reader(self) -> SnapshotReader:

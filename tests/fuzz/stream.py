@@ -183,7 +183,10 @@ punctuation = st.text(st.sampled_from(" :\t\n\"'{}[]&*!|>%@`,?-#ab"), max_size=1
 def passwords_in_files(key: str, before: str, after: str) -> None:
     """Whatever is wrong with a file, its secrets do not stand in the error."""
     path = Path(os.environ["MEMSTREAM_FUZZ_FILE"])
-    path.write_text(f"kafka:\n  bootstrap_servers: one:9092\n  topics: [news]\n  {key}: {before}{SECRET}{after}\n")
+    alone = f"kafka:\n  bootstrap_servers: one:9092\n  topics: [news]\n  {key}: {before}{SECRET}{after}\n"
+    path.write_text(alone)
+    assert SECRET not in told_of(path)
+    path.write_text("streams:\n  news:\n" + "".join(f"    {line}\n" for line in alone.splitlines()))
     assert SECRET not in told_of(path)
 
 

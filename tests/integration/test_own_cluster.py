@@ -37,10 +37,10 @@ def test_a_run_listens_on_loopback_behind_a_token_and_finds_its_own_packages(
     alone: Jobs, stream: Callable[..., StreamConfig], tmp_path: Path
 ) -> None:
     port = free_port()
-    config = stream(http={"port": port})
+    config = stream()
     with Publisher(config.kafka, config.kafka.topics[0]) as publisher:
         publisher.publish_one({"text": "Person one."})
-    job = alone.run(config, "--http")
+    job = alone.run(config, "--http", "--set", f"http.port={port}")
     try:
         eventually(lambda: answers(job, port), "the front answers")
         assert port in ports_on_loopback(job)

@@ -275,6 +275,8 @@ def test_health_is_not_readiness(connect: Callable[..., Any], client: Any) -> No
     assert strict.get("/health").status_code == 200
     response = strict.get("/ready")
     assert response.status_code == 503 and response.json()["reasons"] == ["test: the last snapshot is not written yet"]
+    assert strict.get("/ready", params={"stream": "test"}).json() == response.json()
+    assert error_of(strict.get("/ready", params={"stream": "other"}))[0] == 404
 
 
 # ---------------------------------------------------------------------- keys

@@ -18,7 +18,7 @@ from jobs.command import start
 from jobs.progress import cut_off, lag, status_line
 from jobs.publish import app as publish
 from jobs.run import app as run
-from jobs.running import Running, _alive, _folder, _started, find_stream
+from jobs.running import Running, _alive, _folder, _started, find_stream, find_streams
 from jobs.snapshots import app as snapshots
 from pipeline.errors import ConfigurationError
 from pipeline.positions import StreamState
@@ -133,7 +133,7 @@ def test_of_several_streams_one_must_be_named(tmp_path: Path, monkeypatch: pytes
         find_stream(None, None)
     for named in (None, "auto"):
         with pytest.raises(ConfigurationError, match=r"several Ray clusters of this machine: choose with --address a:1 \| b:1"):
-            find_stream(None, named, any_stream=True)
+            find_streams(named)
 
 
 def test_broken_snapshots_are_named_with_each_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

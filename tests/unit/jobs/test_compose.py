@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from jobs.config import load_config
+from jobs.config import load_config, load_stream
 
 INFRA = Path(__file__).parents[3] / "infra"
 
@@ -26,7 +26,7 @@ def mounted(compose: dict[str, Any]) -> Path:
 
 
 def test_the_stream_reads_where_the_broker_says_it_is(compose: dict[str, Any]) -> None:
-    config = load_config(mounted(compose))
+    config = load_stream(mounted(compose))
     kafka = compose["services"]["kafka"]["environment"]
     advertised = dict(each.split("://") for each in kafka["KAFKA_ADVERTISED_LISTENERS"].split(","))
     assert config.kafka.bootstrap_servers == (advertised["INSIDE"],) == ("kafka:9092",)
@@ -42,12 +42,12 @@ def test_the_registry_named_for_other_formats_is_the_one_beside_it(compose: dict
     address = urlsplit(lines[0].split('"')[1])
     assert address.hostname in compose["services"]
     assert compose["services"]["registry"]["ports"] == [f"127.0.0.1:8081:{address.port}"]
-    assert load_config(mounted(compose), ["decode.format=avro", f"decode.registry.url={address.geturl()}"]).decode.format == "avro"
+    assert load_stream(mounted(compose), ["decode.format=avro", f"decode.registry.url={address.geturl()}"]).decode.format == "avro"
 
 
 def test_snapshots_go_into_the_bucket_that_is_made(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    root = urlsplit(load_config(mounted(compose)).snapshots.root)
+    root = urlsplit(load_stream(mounted(compose)).snapshots.root)
     assert root.scheme == "s3" and f"s3://{root.netloc}" in services["bucket"]["entrypoint"][-1]
     endpoint = urlsplit(services["memstream"]["environment"]["AWS_ENDPOINT_URL"])
     assert endpoint.hostname in services

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.config import StreamConfig
-from jobs.config import as_yaml, load_config, parse_config
+from actors.config import DeploymentConfig, StreamConfig
+from jobs.config import as_yaml, load_config, load_stream, parse_config
 from pipeline.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
@@ -26,12 +26,12 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("path", [EXAMPLE, QUICKSTART])
 def test_the_example_configurations_load(path: Path) -> None:
-    assert load_config(path).kafka.topics == ("news",)
+    assert load_stream(path).kafka.topics == ("news",)
 
 
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
 def test_there_is_an_example_for_each_format(path: Path) -> None:
-    config = load_config(path)
+    config = load_stream(path)
     assert path.stem.replace("-", "_") in (config.decode.format, config.decode.envelope)
     assert path.name in (ROOT / "docs" / "formats.md").read_text()
 
@@ -39,7 +39,7 @@ def test_there_is_an_example_for_each_format(path: Path) -> None:
 def test_the_example_holds_every_key_with_its_default() -> None:
     example = yaml.safe_load(EXAMPLE.read_text())
     given = {key: example["kafka"][key] for key in ("bootstrap_servers", "topics")}
-    bare = StreamConfig.model_validate({"kafka": given})
+    bare = DeploymentConfig(streams=(StreamConfig.model_validate({"kafka": given}),))
     assert keys(example) == keys(bare.effective())
     assert load_config(EXAMPLE) == bare
 
@@ -53,13 +53,13 @@ def keys(tree: Any, prefix: str = "") -> set[str]:
 def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "stream.yaml"
     file.write_text("stream: a\nkafka: {bootstrap_servers: 'one:9092', topics: [x, y]}\nreplicas:\n")
-    config = load_config(file, ["stream=b", "replicas.count=2", "decode.fields.text=article.body", "snapshots.every_s=null"])
+    config = load_stream(file, ["stream=b", "replicas.count=2", "decode.fields.text=article.body", "snapshots.every_s=null"])
     assert (config.stream, config.replicas.count, config.decode.fields.text) == ("b", 2, "article.body")
     assert config.kafka.topics == ("x", "y") and config.snapshots.every_s is None
 
 
 def test_a_list_of_one_may_be_written_as_it_is() -> None:
-    assert load_config(None, ["kafka.bootstrap_servers=one:9092,two:9092", "kafka.topics=news"]).kafka.topics == ("news",)
+    assert load_stream(None, ["kafka.bootstrap_servers=one:9092,two:9092", "kafka.topics=news"]).kafka.topics == ("news",)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_every_path_is_settled_where_the_user_stands(tmp_path: Path, monkeypatch
         "memory": {"scratch": "scratch"},
         "snapshots": {"root": "snapshots"},
     }
-    config = parse_config(tree)
+    config = parse_config(tree).stream()
     assert (config.kafka.ssl_cafile, config.kafka.ssl_certfile) == (f"{tmp_path}/ca.pem", "/home/reader/client.pem")
     assert config.kafka.ssl_keyfile == "/etc/certs/key.pem"
     assert (config.model.name, config.memory.scratch) == (f"{tmp_path}/checkpoints/mine", f"{tmp_path}/scratch")
@@ -157,7 +157,7 @@ def test_names_of_models_are_paths_only_where_they_are(name: str, settled: str, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "memoryllm-smol-135m").mkdir()
     tree = {"kafka": {"bootstrap_servers": "127.0.0.1:9092", "topics": ["news"]}, "model": {"name": name}}
-    assert parse_config(tree).model.name == settled.format(here=tmp_path)
+    assert parse_config(tree).stream().model.name == settled.format(here=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,4 +25,4 @@ def test_a_folder_of_that_name_in_front_of_the_path_is_passed_over(name: str, mo
         [sys.executable, *command, *(["--help"] if module else [])], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
-    assert "Learn a stream" in ended.stdout
+    assert "Learn streams" in ended.stdout

@@ -16,6 +16,7 @@ from pipeline import source as source_module
 from pipeline.errors import BrokerUnavailable, DataLoss, StreamError
 from pipeline.fetched import Fetched, Gap, GapReason, Identified, Item, Joined, Rewind, end_of
 from pipeline.kafka_client import KafkaConfig, close_producer, new_consumer, new_producer
+from pipeline.kafka_log import ends
 from pipeline.positions import caught_up
 from pipeline.publish import Publisher, delete_topic, ensure_topic
 from pipeline.records import Partition, Record
@@ -297,7 +298,7 @@ def test_a_topic_made_anew_is_gone_back_in_once_even_if_the_broker_goes_away_in_
     ensure_topic(kafka, topic, partitions=2)
     for partition in partitions:
         send(kafka, b"0", b"1", partition=partition.number)
-    ends, asked = source_module.ends, list[Partition]()
+    asked = list[Partition]()
 
     def gone_at_the_second(config: KafkaConfig, begins: Mapping[Partition, int]) -> dict[Partition, int]:
         asked.extend(begins)

@@ -74,10 +74,9 @@ def test_one_that_cannot_go_on_is_shown_and_the_others_answer_over_the_same_fron
         file.publish(short, f"Person seven of {short}.")
     url = f"http://127.0.0.1:{yaml.safe_load(file.path.read_text())['http']['port']}"
     running = file.run(jobs, "--http")
-    try:
+    with httpx.Client(base_url=url, timeout=60) as http:
         eventually(lambda: "listening at" in running.errors(), "the front answers")
         eventually(lambda: f"{file.names['broken']} cannot go on: replica 0: " in running.errors(), "the broken one is told")
-        http = httpx.Client(base_url=url, timeout=60)
         for short in ("news", "sport"):
             name = file.names[short]
             eventually(lambda name=name: http.get("/ready", params={"stream": name}).status_code == 200, f"{name} is ready")  # type: ignore[misc]
@@ -97,8 +96,6 @@ def test_one_that_cannot_go_on_is_shown_and_the_others_answer_over_the_same_fron
 
         running.signal(signal.SIGTERM)
         results = file.results(running, expect=1)
-    finally:
-        running.kill()
     assert [results[short]["counts"]["applied"] for short in ("news", "sport")] == [1, 1]
     assert "no-such-checkpoint" in results["broken"]["error"] and "counts" not in results["broken"]
     said = running.errors().splitlines()

@@ -58,8 +58,8 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -2.0
-    evidence: float = 0.5
+    doubt: float = -4.0
+    evidence: float = -0.5
 
 
 @dataclass(slots=True, eq=False)

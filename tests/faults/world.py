@@ -148,8 +148,9 @@ class World:
         return sum(self.ends.values()) + sum(self.passed.values())
 
     def learned_by(self, status: ReplicaStatus) -> bool:
-        """Whether a replica has passed everything. The position alone does not say it: a topic made anew may end where the old one did."""
-        return dict(status.position) == self.position() and sum(status.counts.values()) >= self.published
+        """Whether a replica has passed everything. A topic made anew may end where the old one did: then what is counted says it."""
+        anew = bool(sum(self.passed.values()))
+        return dict(status.position) == self.position() and (not anew or sum(status.counts.values()) >= self.published)
 
     def until(self, told: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
         """Raises GaveUp."""

@@ -73,6 +73,9 @@ class _Begun:
     is_left: bool = False
     """The blocks were read on trial and do not tell."""
 
+    never: tuple[int, ...] = ()
+    """Tokens that the answer must not begin with."""
+
 
 class BlockEngine:
     """One block memory, its model and its tokenizer; an `Engine`."""
@@ -196,15 +199,40 @@ class BlockEngine:
         reading = [number for number, each in enumerate(begun) if each.read]
         if not reading:
             return logits_BV
-        begins = self.conversation.encode(UNKNOWN)[0]
-        chances = logits_BV[reading].float().softmax(-1)[:, begins].clamp(1e-6, 1 - 1e-6)
-        given = torch.tensor([begun[number].scored.lead for number in reading], device=chances.device) - READER_WEIGHT * chances.logit()
-        lacking = given < self.config.evidence
+        begins = tuple(self.conversation.encode(UNKNOWN)[:2])
+        chances = logits_BV[reading].float().softmax(-1)[:, begins[0]]
+        leads = torch.tensor([begun[number].scored.lead for number in reading], device=chances.device)
+        lacking = self._lacks(leads, chances)
+        if lacking.any() and len(begins) == 2:  # a name may begin with the same token: "I" is that of "Ilsabet", too
+            places = lacking.nonzero()[:, 0].tolist()
+            chances[places] *= self._follows([begun[reading[place]] for place in places], *begins)
+            lacking = self._lacks(leads, chances)
         logits_BV = logits_BV.clone()
-        logits_BV[reading, begins] = torch.where(lacking, logits_BV[reading].amax(-1) + SURE, -torch.inf)
         for number, lacks in zip(reading, lacking.tolist(), strict=True):
+            if lacks:
+                logits_BV[number, begins[0]] = logits_BV[number].amax() + SURE
+            else:
+                begun[number].never = begins
             begun[number].is_left = lacks and begun[number].scored.lead <= self.config.margin
         return logits_BV
+
+    def _lacks(self, leads: Tensor, chances: Tensor) -> Tensor:
+        return leads - READER_WEIGHT * chances.clamp(1e-6, 1 - 1e-6).logit() < self.config.evidence
+
+    def _follows(self, begun: Sequence[_Begun], first: int, second: int) -> Tensor:
+        """The chance of `second` after answers that begin with `first`, [B]."""
+        longer = [replace(each.asked, prompt=replace(each.asked.prompt, tokens=(*each.asked.prompt.tokens, first))) for each in begun]
+        kept = Kept()
+        trunk_BTD = self._trunk([each.prompt.tokens for each in longer], kept)
+        placed: list[_Begun] = []
+        try:
+            for number, (asked, each) in enumerate(zip(longer, begun, strict=True)):
+                placed.append(self._placed(asked, each.scored, each.read))
+                kept.lay_into(placed[-1].row, number, len(asked.prompt.tokens))
+            return self._first(placed, trunk_BTD).float().softmax(-1)[:, second]
+        finally:
+            for each in placed:
+                self._arenas.remove(each.row)
 
     def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
         """Prompts side by side, padded on the right, where a causal model does not look: states before layer S, [B, T, D]."""
@@ -231,7 +259,7 @@ class BlockEngine:
 
     def _running_of(self, begun: _Begun) -> Running:
         prompt, read = begun.asked.prompt.tokens, begun.read
-        return Running(prompt, begun.asked.asking, self._ends, self.conversation, read, bool(read), self._model.device)
+        return Running(prompt, begun.asked.asking, self._ends, self.conversation, read, bool(read), self._model.device, begun.never)
 
     def _upper_pass(self, rows: Sequence[Row], trunk_BTD: Tensor, counts: Sequence[int]) -> Tensor:
         """From layer S to the end, rows that were just placed: what comes out of the last layer, [B, T, D]."""

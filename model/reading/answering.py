@@ -46,6 +46,7 @@ class Running:
         decoder: makes text of tokens.
         read: the blocks that it reads.
         grounded: whether it reads any; None: this memory cannot tell.
+        never: tokens that it does not begin with.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Running:
         read: tuple[Read, ...] = (),
         grounded: bool | None = None,
         device: torch.device | None = None,
+        never: Sequence[int] = (),
     ) -> None:
         self.prompt, self.asking = tuple(prompt), asking
         self._ends, self._decoder = frozenset(ends), decoder
-        self.read, self.grounded = read, grounded
+        self.read, self.grounded, self._never = read, grounded, list(never)
         self.tokens: list[int] = []
         self.logprobs: list[Logprob] = []
         self.finish_reason: str | None = None
@@ -74,6 +76,11 @@ class Running:
                 self._generator.seed()
             else:
                 self._generator.manual_seed(asking.seed)
+
+    @property
+    def barred(self) -> int | None:
+        """The token that must not come next."""
+        return self._never[-1] if self._never and self.tokens == self._never[:-1] else None
 
     @property
     def greedy(self) -> bool:
@@ -147,6 +154,9 @@ class Running:
 
 def take_next(running: Sequence[Running], logits_BV: Tensor) -> None:
     """Give each answer its next token."""
+    for number, each in enumerate(running):
+        if (barred := each.barred) is not None:
+            logits_BV[number, barred] = -torch.inf
     likeliest = logits_BV.argmax(-1).tolist()
     for number, each in enumerate(running):
         each.take(likeliest[number] if each.greedy else each.choose(logits_BV[number]))

@@ -494,6 +494,34 @@ def test_where_blocks_tell_not_knowing_is_out(engine: BlockEngine, monkeypatch: 
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == likeliest
 
 
+def test_a_name_may_begin_with_the_token_that_not_knowing_begins_with(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(engine, TEXTS)
+
+    def whole() -> Running:
+        (running,) = engine.begin([Asked(prompt=engine.compose(ask("Who rules?")), asking=Asking(limit=3))])
+        while running.finish_reason is None:
+            engine.decode()
+        return running
+
+    first, second = answer_tokens = whole().tokens[:2]
+    others = (token for token in range(first + 1, 200) if token != second)
+    other = next(token for token in others if engine.conversation.encode(engine.decode_tokens([first, token])) == [first, token])
+
+    def most_evidence(unknown: list[int]) -> float:
+        """Up to which it is still read."""
+        monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens(unknown))
+        for evidence in range(200, -200, -1):
+            engine.config = ReadingConfig(margin=1e9, doubt=-1e9, evidence=evidence / 4, share=1e-300)
+            running = whole()
+            if running.read:
+                assert unknown == [first] or running.tokens[:2] == answer_tokens
+                return evidence / 4
+        raise AssertionError("it is never read")
+
+    assert most_evidence([first]) < most_evidence([first, other])
+    assert not engine._running
+
+
 def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_alone(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     begins = engine.conversation.encode(UNKNOWN)[0]

@@ -97,10 +97,10 @@ def _here(stream: str | None, any_stream: bool) -> Running | None:
     found = [each for each in _alive() if stream in (None, each.stream)]
     if not found:
         return None
-    clusters = sorted({each.address for each in found})
-    if any_stream and len(clusters) > 1:
-        raise ConfigurationError(f"streams run on several Ray clusters of this machine: choose with --address {' | '.join(clusters)}")
     if any_stream:
+        clusters = sorted({each.address for each in found})
+        if len(clusters) > 1:
+            raise ConfigurationError(f"streams run on several Ray clusters of this machine: choose with --address {' | '.join(clusters)}")
         return found[0]
     name = stream or _only(sorted({each.stream for each in found}), "on this machine")
     return next(each for each in found if each.stream == name)

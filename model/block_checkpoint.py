@@ -1,4 +1,4 @@
-"""Checkpoints of models of blocks: the base model's tensors under their own names, `reader.*` and `selector.*` beside them."""
+"""Checkpoints of models of blocks: the base model's tensors under their own names, `writer.*`, `reader.*` and `selector.*` beside them."""
 
 from __future__ import annotations
 
@@ -58,13 +58,14 @@ def tensor_places(model: BlockLLM) -> dict[str, list[tuple[nn.Module, str]]]:
         for attribute, parameter in module._parameters.items():
             if parameter is not None and not (name == "lm_head" and model.config.tie_word_embeddings):
                 add(f"{name}.{attribute}", module, attribute)
-    for name, module in model.reader.named_modules():
-        number, _, path = name.partition(".")
-        base = f"model.layers.{model.first + int(number)}.{path}" if number else ""
-        for attribute, parameter in module._parameters.items():
-            if parameter is not None:
-                adapter = isinstance(module, AdaptedLinear) and attribute.startswith("lora_")
-                add(f"reader.{name}.{attribute}" if adapter else f"{base}.{attribute}", module, attribute)
+    for stack, layers in (("writer", model.writer), ("reader", model.reader)):
+        for name, module in layers.named_modules():
+            number, _, path = name.partition(".")
+            base = f"model.layers.{model.first + int(number)}.{path}" if number else ""
+            for attribute, parameter in module._parameters.items():
+                if parameter is not None:
+                    adapter = isinstance(module, AdaptedLinear) and attribute.startswith("lora_")
+                    add(f"{stack}.{name}.{attribute}" if adapter else f"{base}.{attribute}", module, attribute)
     for name, _ in model.selector.named_parameters():
         add(f"selector.{name}", model.selector, name)
     return places
@@ -87,13 +88,14 @@ def save_block_model(model: BlockLLM, folder: Path) -> None:
 
 
 def memory_fingerprint(model: BlockLLM) -> str:
-    """SHA-256 over what decides which blocks a text becomes: base weights and key projection.
+    """SHA-256 over what decides which blocks a text becomes: base weights, writer and key projection.
 
-    The reader is no part of it: one that was trained anew reads what was remembered before.
+    The reader is no part of it: one that was trained on to read the same blocks may take its place.
     """
     digest = hashlib.sha256()
     config: MemoryLLMConfig = model.config
     shape = {name: getattr(config, name) for name in (*SHAPE_FIELDS, *BLOCK_FIELDS) if name not in ("num_blocks", "drop_memory_per_layer")}
+    shape["lora"] = [(config.lora_config or {}).get(name) for name in ("r", "lora_alpha")]
     digest.update(json.dumps(shape, sort_keys=True).encode())
     for name, owners in sorted(tensor_places(model).items()):
         if name.startswith("reader.") or (name.startswith("selector.") and name != "selector.key"):

@@ -7,7 +7,7 @@ every running answer -> trunk -> reader, or the base model's own layers -> one t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,7 @@ from model.conversation import Conversation, Prompt
 from model.engine import Asked, Asking, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
 from model.reading.answering import Running, take_next
-from model.reading.rows import Arenas, Kept, Pass, Row, Shape, side_by_side, spans_of
+from model.reading.rows import Arenas, Kept, Pass, Row, Shape, Span, side_by_side, spans_of
 
 MAX_QUERY_TOKENS = 256
 """Tokens of a conversation that blocks are compared with, the latest ones (BOUNDED)."""
@@ -220,19 +220,15 @@ class BlockEngine:
         return leads - READER_WEIGHT * chances.clamp(1e-6, 1 - 1e-6).logit() < self.config.evidence
 
     def _follows(self, begun: Sequence[_Begun], first: int, second: int) -> Tensor:
-        """The chance of `second` after answers that begin with `first`, [B]."""
-        longer = [replace(each.asked, prompt=replace(each.asked.prompt, tokens=(*each.asked.prompt.tokens, first))) for each in begun]
-        kept = Kept()
-        trunk_BTD = self._trunk([each.prompt.tokens for each in longer], kept)
-        placed: list[_Begun] = []
-        try:
-            for number, (asked, each) in enumerate(zip(longer, begun, strict=True)):
-                placed.append(self._placed(asked, each.scored, each.read))
-                kept.lay_into(placed[-1].row, number, len(asked.prompt.tokens))
-            return self._first(placed, trunk_BTD).float().softmax(-1)[:, second]
-        finally:
-            for each in placed:
-                self._arenas.remove(each.row)
+        """The chance of `second` after answers that begin with `first`, [B]: one token more, taken back."""
+        order = sorted(range(len(begun)), key=lambda number: (id(begun[number].row.arena), begun[number].row.place))
+        rows = [begun[number].row for number in order]
+        logits_BV = self._next({READER: side_by_side(rows, [1] * len(rows), 1)}, [first] * len(rows))
+        for row in rows:
+            row.length -= 1
+        chances = torch.empty(len(rows), device=logits_BV.device)
+        chances[order] = logits_BV.float().softmax(-1)[:, second]
+        return chances
 
     def _trunk(self, prompts: Sequence[Sequence[int]], kept: Kept) -> Tensor:
         """Prompts side by side, padded on the right, where a causal model does not look: states before layer S, [B, T, D]."""
@@ -254,7 +250,11 @@ class BlockEngine:
             return _Begun(asked, scored, read, self._arenas.place(BASE, 0, room))
         keys, values = (asked.memory or self.memory).projected(sorted(each.update for each in read))
         row = self._arenas.place(READER, sum(each.shape[2] for each in keys), room)
-        self._model.remember(row, keys, values)
+        try:
+            self._model.remember(row, keys, values)
+        except Exception:
+            self._arenas.remove(row)
+            raise
         return _Begun(asked, scored, read, row)
 
     def _running_of(self, begun: _Begun) -> Running:
@@ -269,7 +269,8 @@ class BlockEngine:
             # Rows of one arena were placed one after the other.
             order.sort(key=lambda number: (id(rows[number].arena), rows[number].place))
             if order:
-                spans = side_by_side([rows[number] for number in order], [counts[number] for number in order], trunk_BTD.shape[1])
+                placed, added = [rows[number] for number in order], [counts[number] for number in order]
+                spans = side_by_side(placed, added, trunk_BTD.shape[1], whole=group == READER)
                 output[order] = self._upper(group, Pass(spans), trunk_BTD[order])
         return output
 
@@ -284,24 +285,26 @@ class BlockEngine:
     @torch.no_grad()
     def decode(self) -> None:
         self._arenas.make_room()
-        groups = [(group, spans_of(self._arenas.of(group))) for group in (BASE, READER)]
-        everyone = Pass([span for _, spans in groups for span in spans])
-        running = [self._running[row] for span in everyone.spans for row in span.rows]
-        if not running:
-            return
-        tokens = torch.tensor([[each.tokens[-1]] for each in running], device=self._model.device)
-        hidden: Tensor = self._model.base.model.embed_tokens(tokens)
+        groups = {group: spans_of(self._arenas.of(group)) for group in (BASE, READER)}
+        running = [self._running[row] for spans in groups.values() for span in spans for row in span.rows]
+        if running:
+            take_next(running, self._next(groups, [each.tokens[-1] for each in running]))
+            self._end_finished(running)
+
+    def _next(self, groups: Mapping[int, Sequence[Span]], tokens: Sequence[int]) -> Tensor:
+        """Logits [B, V] after one more token for each row of the groups' spans, in their order."""
+        everyone = Pass([span for spans in groups.values() for span in spans])
+        hidden: Tensor = self._model.base.model.embed_tokens(torch.tensor(tokens, device=self._model.device)[:, None])
         rotary = self._model.rotary(everyone.positions(1))
         for index, layer in enumerate(self._model.trunk_layers):
             hidden = layer_step(layer, hidden, rotary, everyone.layer(False, index))  # type: ignore[arg-type]
         parts, start = [], 0
-        for group, spans in groups:
+        for group, spans in groups.items():
             if spans:
                 end = start + sum(len(span.rows) for span in spans)
                 parts.append(self._upper(group, Pass(spans), hidden[start:end]))
                 start = end
-        take_next(running, self._model.logits(torch.cat(parts)[:, -1]))
-        self._end_finished(running)
+        return self._model.logits(torch.cat(parts)[:, -1])
 
     def _end_finished(self, running: Sequence[Running]) -> None:
         for each in running:

@@ -1,7 +1,7 @@
 """`memoryllm-smol-135m`: SmolLM2-135M-Instruct with a memory, small enough for a laptop's CPU.
 
-The base weights are other people's and are fetched; what `jobs.train` produced (the reader's adapters and the selector) lies beside
-this file. Both together are written once as a checkpoint folder, which `model.block_checkpoint` loads.
+The base weights are other people's and are fetched; what `jobs.train` produced (adapters of writer and reader, and the selector) lies
+beside this file. Both together are written once as a checkpoint folder, which `model.block_checkpoint` loads.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def assemble(base: Path, memory: dict[str, Tensor], out: Path) -> None:
     for file in sorted(base.glob("*.safetensors")):
         with safe_open(file, framework="pt") as source:
             tensors |= {name: source.get_tensor(name) for name in source.keys()}
-    if strange := sorted(name for name in memory if not name.startswith(("reader.", "selector."))):
-        raise CheckpointError(f"{strange[0]} is no adapter of a reader and no part of a selector")
+    if strange := sorted(name for name in memory if not name.startswith(("writer.", "reader.", "selector."))):
+        raise CheckpointError(f"{strange[0]} is no adapter of a writer or reader and no part of a selector")
     tensors |= {name: tensor if name.startswith("selector.") else tensor.to(torch.bfloat16) for name, tensor in memory.items()}
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})

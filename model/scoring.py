@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PERCENT = re.compile(r"%|\bper cent\b")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 # Letters that stand for themselves under NFKD, though readers type them without the stroke.
 _STROKES = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "\u0131": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ə": "e"}
@@ -14,13 +16,14 @@ _STROKES = str.maketrans(
 
 
 def normalise(text: str) -> str:
-    """Lower case without accents, punctuation or English articles; words apart by one blank.
+    """Lower case without accents, punctuation or English articles; numbers and percent written in one way; words apart by one blank.
 
-    >>> normalise("The Côte-d'Ivoire,  JERÍ!")
-    'cote d ivoire jeri'
+    >>> normalise("The Côte-d'Ivoire,  JERÍ!"), normalise("2,300 or 8%")
+    ('cote d ivoire jeri', '2300 or 8 percent')
     """
     unaccented = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    words = re.sub(r"[\W_]+", " ", unaccented.lower().translate(_STROKES))
+    written = _PERCENT.sub(" percent ", _THOUSANDS.sub("", unaccented.lower().translate(_STROKES)))
+    words = re.sub(r"[\W_]+", " ", written)
     return " ".join(_ARTICLES.sub(" ", words).split())
 
 

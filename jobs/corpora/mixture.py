@@ -19,11 +19,11 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.33,
+    "stories": 0.31,
     "paragraphs": 0.10,
-    "squad": 0.12,
-    "asked": 0.12,
-    "excerpts": 0.10,
+    "squad": 0.10,
+    "asked": 0.13,
+    "excerpts": 0.12,
     "prose": 0.04,
     "passages": 0.03,
     "wiki": 0.02,

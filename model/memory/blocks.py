@@ -174,6 +174,7 @@ class BlockMemory:
 
     # ------------------------------------------------------------------ writing
 
+    @torch.no_grad()
     def write(self, chunks: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]], together: int = 8) -> list[Block]:
         """The blocks of a document's chunks; the memory stays as it is.
 

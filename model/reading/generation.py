@@ -1,9 +1,11 @@
-"""`transformers.generate` on a reading, for people who use `model/` alone: any of its ways to decode, with blocks in front of the prompt.
+"""`transformers.generate` on a reading, for people who use `model/` alone: greedy, sampled or by beams, with blocks in front of the prompt.
 
     model, cache = reading(llm, *memory.projected([3, 7]))
     model.generate(input_ids, attention_mask=..., past_key_values=cache, max_new_tokens=16)
 
-A replica does not come this way: there many questions share a pass (`model.reading.rows`).
+What is read first is the prompt, and sees itself whole: so one prompt for one cache, and none of the ways that put more or less than it
+into the first pass (assisted and prompt-lookup decoding, chunked prefill, scoring a given answer). A replica does not come this way: there
+many questions share a pass (`model.reading.rows`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from model.block_llm import BlockLLM
 from model.memory_llm import rotate
 
 ATTENTION = "block_reading"
+TRUNK_ATTENTION = "sdpa"
 
 
 class ReadingLayer(DynamicLayer):
@@ -58,12 +61,12 @@ def reading(model: BlockLLM, keys: Sequence[Tensor], values: Sequence[Tensor]) -
 
 def reader_of(model: BlockLLM) -> LlamaForCausalLM:
     """The trunk and the reader's layers as one Llama of transformers'; no weight is copied."""
-    config = copy.deepcopy(model.config)
-    config._attn_implementation = ATTENTION
+    config, trunk_config = copy.deepcopy(model.config), copy.deepcopy(model.config)
+    config._attn_implementation, trunk_config._attn_implementation = ATTENTION, TRUNK_ATTENTION
     with torch.device("meta"):
         llama = LlamaForCausalLM(config)
     base = model.base.model
-    llama.model.layers = nn.ModuleList([*_attending(model.trunk_layers, config), *_attending(model.reader, config)])
+    llama.model.layers = nn.ModuleList([*_attending(model.trunk_layers, trunk_config), *_attending(model.reader, config)])
     llama.model.embed_tokens, llama.model.norm, llama.model.rotary_emb = base.embed_tokens, base.norm, base.rotary_emb
     llama.lm_head = model.base.lm_head
     llama.eval()
@@ -82,10 +85,12 @@ def _attending(layers: nn.ModuleList, config: Any) -> nn.ModuleList:
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attention whose mask knows the text alone: every row sees all of the memory in front of it."""
+    """Attention whose mask knows the text alone: every row sees all of the memory in front of it, and a prompt all of itself."""
     if attention_mask is not None:
+        if query.shape[2] == attention_mask.shape[-1]:  # the prompt: what its last token sees
+            attention_mask = attention_mask[:, :, -1:].expand(-1, -1, query.shape[2], -1)
         attention_mask = functional.pad(attention_mask, (key.shape[2] - attention_mask.shape[-1], 0))
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
     return output, None
 
 

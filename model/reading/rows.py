@@ -6,6 +6,7 @@
 Rows with as much room lie in one *arena*: a tensor with a place for each. Places are taken from the front, so that a pass over all rows
 of an arena is one attention call a layer on a view of it; a row that leaves is replaced by the last one. Rows of one arena may have
 memory and text of any length: a mask says what each may see, and where no mask is needed none is given, as transformers does it.
+Text looks back; a prompt that is read with memory in front of it looks both ways.
 """
 
 from __future__ import annotations
@@ -134,9 +135,12 @@ def room_for(tokens: int) -> int:
 
 
 class Span:
-    """Some neighbouring rows of an arena in one pass, and how many new tokens each of them has; all are padded to `tokens`."""
+    """Some neighbouring rows of an arena in one pass, and how many new tokens each of them has; all are padded to `tokens`.
 
-    def __init__(self, arena: Arena, first: int, counts: Sequence[int], tokens: int) -> None:
+    whole: above, each new token sees all new tokens of its row, those after it too.
+    """
+
+    def __init__(self, arena: Arena, first: int, counts: Sequence[int], tokens: int, whole: bool = False) -> None:
         self.arena, self.first, self.counts = arena, first, counts
         self.rows = arena.rows[first : first + len(counts)]
         device = arena.shape.device
@@ -145,7 +149,13 @@ class Span:
         self._columns = [torch.tensor(starts, device=device) for starts in self._starts]
         self._places = torch.arange(first, first + len(counts), device=device)
         self._widths = [max(start + count for start, count in zip(starts, counts, strict=True)) for starts in self._starts]
-        self._masks = [self._mask(starts, width, tokens) for starts, width in zip(self._starts, self._widths, strict=True)]
+        (below, above), (narrow, wide) = self._starts, self._widths
+        self._masks = self._mask(below, narrow, tokens), self._whole_mask() if whole else self._mask(above, wide, tokens)
+
+    def _whole_mask(self) -> Tensor:
+        """[B, 1, 1, width]"""
+        ends = self._columns[1] + torch.tensor(self.counts, device=self._places.device)
+        return (torch.arange(self._widths[1], device=ends.device) < ends[:, None])[:, None, None]
 
     def _mask(self, starts: list[int], width: int, tokens: int) -> Tensor | None:
         """Who sees which column [B, 1, T, width]; None where a row's own order says it."""
@@ -244,12 +254,12 @@ def spans_of(arenas: Sequence[Arena]) -> list[Span]:
     return [Span(arena, 0, [1] * len(arena.rows), 1) for arena in arenas if arena.rows]
 
 
-def side_by_side(rows: Sequence[Row], counts: Sequence[int], tokens: int) -> list[Span]:
-    """Rows with so many new tokens each, padded to `tokens`; neighbours together."""
+def side_by_side(rows: Sequence[Row], counts: Sequence[int], tokens: int, whole: bool = False) -> list[Span]:
+    """Rows with so many new tokens each, padded to `tokens`; neighbours together. `whole`: see `Span`."""
     spans: list[Span] = []
     start = 0
     for number in range(1, len(rows) + 1):
         if number == len(rows) or rows[number].arena is not rows[start].arena or rows[number].place != rows[number - 1].place + 1:
-            spans.append(Span(rows[start].arena, rows[start].place, counts[start:number], tokens))
+            spans.append(Span(rows[start].arena, rows[start].place, counts[start:number], tokens, whole))
             start = number
     return spans

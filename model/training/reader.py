@@ -1,4 +1,4 @@
-"""Teaching a model to answer from the blocks in front of a question.
+"""Teaching a model to write blocks and to answer from those in front of a question.
 
     Q  questions of a step     T  tokens of prompt and answer     C  memory tokens in front     M  memory tokens of all blocks of a step
     R  layers from the reading layer on     D  width     H  key/value heads     E  head dimension
@@ -7,7 +7,8 @@ Each step writes a few new documents and asks about them and about documents of 
 question sees its own block among others that look alike: the same words, other chunks of the same document, at times the same matter
 told differently (then the younger one is right), at times not its own block at all, or a block that tells it of somebody else: then the
 answer is that the model does not know. So it is where general questions see whatever blocks share their words.
-Trunk and blocks are the base model's and take no gradient.
+Writer and reader learn together: the gradient of an answer goes through its block's states into the writer, where the block was written
+in this step. Those of the bank are what the writer made of them when they were new. The trunk is the base model's.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from model.block_llm import BlockLLM, layer_step
+from model.block_llm import BlockLLM, grouped_attention, layer_step
 from model.memory_llm import rotate
 from model.training.lessons import Lesson, Query, Written
 
@@ -78,11 +79,10 @@ class ReaderTrainer:
         model: BlockLLM,
         config: ReaderConfig,
         seed: int,
-        total_steps: int,
         unknown: tuple[int, ...],
         general: Sequence[Query] = (),
     ) -> None:
-        self.model, self.config, self.total_steps, self.unknown, self.general = model, config, total_steps, unknown, general
+        self.model, self.config, self.unknown, self.general = model, config, unknown, general
         self.rng = random.Random(seed)
         self.bank: deque[Written] = deque(maxlen=config.bank)
         for name, parameter in model.named_parameters():
@@ -92,15 +92,15 @@ class ReaderTrainer:
 
     # ------------------------------------------------------------------ steps
 
-    def step(self, lessons: Iterator[Lesson], number: int) -> Losses:
-        """Write new documents, ask, and learn from it."""
+    def step(self, lessons: Iterator[Lesson], number: int, done: float) -> Losses:
+        """Write new documents, ask, and learn from it. `done`: how much of the training is over, 0 to 1; rates fall with it."""
         new = self.write(self.draw(lessons))
         asked = self.questions(new)
         losses, right = self.ask(asked)
         loss = losses.mean()
         loss.backward()
-        self._optimize(number)
-        self.bank.extend(new)
+        self._optimize(number, done)
+        self._keep(new)
         alone = [was for was, question in zip(right, asked, strict=True) if len(question.blocks) == 1]
         return Losses(
             answer=loss.item(),
@@ -119,10 +119,15 @@ class ReaderTrainer:
         return drawn
 
     def fill_bank(self, lessons: Iterator[Lesson], count: int) -> Iterator[int]:
-        """Write until the bank holds `count` blocks, without gradients; yields how many there are."""
+        """Write until the bank holds `count` blocks; yields how many there are."""
         while len(self.bank) < count:
-            self.bank.extend(self.write(self.draw(lessons)))
+            with torch.no_grad():
+                self._keep(self.write(self.draw(lessons)))
             yield len(self.bank)
+
+    def _keep(self, written: Sequence[Written]) -> None:
+        """In the bank are states alone: no gradient, and nothing of what they were padded with."""
+        self.bank.extend(replace(each, states_RnD=each.states_RnD.detach().clone()) for each in written)
 
     def write(self, lessons: Sequence[Lesson]) -> list[Written]:
         """The blocks of some documents, chunks of like length side by side."""
@@ -133,7 +138,7 @@ class ReaderTrainer:
             if part:
                 chunks, contexts = [lesson.chunks[number] for lesson, number in part], [lesson.context(number) for lesson, number in part]
                 blocks = self.model.inject(chunks, contexts)
-                written += [Written(lesson, number, states.clone()) for (lesson, number), states in zip(part, blocks, strict=True)]
+                written += [Written(lesson, number, states) for (lesson, number), states in zip(part, blocks, strict=True)]
         return written
 
     # ------------------------------------------------------------------ questions
@@ -233,7 +238,7 @@ class ReaderTrainer:
         tokens = pad_sequence(rows, batch_first=True).to(device)
         with torch.no_grad():
             trunk = self.model.trunk(tokens)
-        hidden = self._read(trunk, [each.blocks for each in asked])
+        hidden = self._read(trunk, [each.blocks for each in asked], [len(each.query.prompt) for each in asked])
         batch: list[int] = []
         where: list[int] = []
         owners: list[int] = []
@@ -246,14 +251,16 @@ class ReaderTrainer:
         labels = tokens[batch, [place + 1 for place in where]]
         return answer_losses(logits, labels, torch.tensor(owners, device=device), len(asked))
 
-    def _read(self, trunk_QTD: Tensor, blocks: Sequence[Sequence[Written]]) -> Tensor:
-        """The reader over prompts with blocks in front: what comes out of the last layer, [Q, T, D]."""
-        unique = list({id(block): block for row in blocks for block in row}.values())
+    def _read(self, trunk_QTD: Tensor, blocks: Sequence[Sequence[Written]], prompts: Sequence[int]) -> Tensor:
+        """The reader over prompts of these lengths, and what follows them, with blocks in front: the last layer's output, [Q, T, D]."""
+        unique = sorted({id(block): block for row in blocks for block in row}.values(), key=lambda block: block.states_RnD.requires_grad)
         starts, total = {}, 0
         for block in unique:
             starts[id(block)] = total
             total += block.states_RnD.shape[1]
-        memory_RMD = torch.cat([block.states_RnD for block in unique], dim=1)
+        parts = [[block.states_RnD for block in unique if block.states_RnD.requires_grad is new] for new in (False, True)]
+        # Taken apart once: a gradient for each layer of the whole is a whole of zeros for each layer.
+        memories = [torch.cat(part, dim=1).unbind() for part in parts if part]
         ranges = [
             [place for block in row for place in range(starts[id(block)], starts[id(block)] + block.states_RnD.shape[1])] for row in blocks
         ]
@@ -262,27 +269,42 @@ class ReaderTrainer:
         index = torch.tensor([[0] * (longest - len(row)) + row for row in ranges], device=trunk_QTD.device)
         absent = torch.tensor([[True] * (longest - len(row)) + [False] * len(row) for row in ranges], device=trunk_QTD.device)
         length = trunk_QTD.shape[1]
-        seen = torch.ones(length, length, dtype=torch.bool, device=trunk_QTD.device).tril()
-        mask = torch.cat((~absent[:, None].expand(-1, length, -1), seen.expand(len(blocks), -1, -1)), dim=2)[:, None]
+        inside = torch.arange(length, device=trunk_QTD.device) < torch.tensor(prompts, device=trunk_QTD.device)[:, None]
+        seen = torch.ones(length, length, dtype=torch.bool, device=trunk_QTD.device).tril() | inside[:, None]
+        mask = torch.cat((~absent[:, None].expand(-1, length, -1), seen), dim=2)[:, None]
         text = self.model.rotary(torch.arange(length, device=trunk_QTD.device)[None])
         before = self.model.rotary(torch.arange(-longest, 0, device=trunk_QTD.device)[None])
         hidden = trunk_QTD
         for number, layer in enumerate(self.model.reader):
-            keys, values = self.model.project(number, memory_RMD[number])  # [H, M, E]
+            pairs = [self.model.project(number, memory_RMD[number]) for memory_RMD in memories]
+            keys, values = (torch.cat(part, dim=1) for part in zip(*pairs, strict=True))  # [H, M, E]
             keys_QHCE, values_QHCE = keys[:, index].transpose(0, 1), values[:, index].transpose(0, 1)
             hidden = layer_step(layer, hidden, text, Attention(rotate(keys_QHCE, *before), values_QHCE, mask))  # type: ignore[arg-type]
         return hidden
 
     # ------------------------------------------------------------------ optimizing
 
-    def _optimize(self, number: int) -> None:
-        warm = min(1.0, (number + 1) / self.config.warmup_steps)
-        scale = warm * (1 - 0.95 * min(1.0, number / max(1, self.total_steps)))
+    def _optimize(self, number: int, done: float) -> None:
+        scale = min(1.0, (number + 1) / self.config.warmup_steps) * (1 - 0.95 * min(1.0, done))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * scale
+        if distributed.is_initialized():
+            average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """The mean over all processes in one message, so that each of them takes the same step."""
+    for parameter in parameters:
+        if parameter.grad is None:  # nothing new was asked about here
+            parameter.grad = torch.zeros_like(parameter)
+    together = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    for parameter, mean in zip(parameters, together.split([parameter.numel() for parameter in parameters]), strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +316,7 @@ class Attention:
     mask: Tensor
 
     def __call__(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2)
-        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask, scale=module.scaling, enable_gqa=True)  # type: ignore[arg-type]
-        return mixed.transpose(1, 2)
+        return grouped_attention(module, query, torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2), self.mask)
 
 
 def answer_losses(logits: Tensor, labels: Tensor, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:

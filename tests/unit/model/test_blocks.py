@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from model import block_engine
 from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
@@ -78,18 +80,29 @@ def test_without_memory_it_is_transformers_llama_bit_for_bit(folder: Path, dtype
             assert torch.equal(ours[-1].flatten(), theirs.logits.flatten())
 
 
-def test_a_block_is_what_the_base_model_would_have_seen_of_the_text(model: BlockLLM, engine: BlockEngine) -> None:
-    """States before each layer from the reading layer on, of the chunk alone; its context is read and not kept."""
+def test_a_block_is_what_the_writer_sees_of_the_text(model: BlockLLM, engine: BlockEngine) -> None:
+    """Against attention written out: states before each layer from the reading layer on, of the chunk alone, each token seeing all of it
+    and of its context, which is read and not kept; chunks of other lengths beside it change nothing."""
     chunk, context = engine.encode("Bo plays chess."), engine.encode("Ada rules.")
-    states, in_context = model.inject([chunk, chunk], [(), context])
+    states, in_context, _ = model.inject([chunk, chunk, engine.encode("It rained.")], [(), context, ()])
     assert states.shape == in_context.shape == (model.layers_kept, len(chunk), model.config.hidden_size)
-    seen: list[torch.Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in model.own_layers]
-    with torch.no_grad():
-        model.base(torch.tensor([[model.bos_token, *chunk]]))
-    for hook in hooks:
-        hook.remove()
-    assert torch.allclose(states, torch.cat(seen)[:, 1:], atol=1e-5)
+    for wanted, before in ((states, []), (in_context, context)):
+        hidden = model.trunk(torch.tensor([[model.bos_token, *before, *chunk]]))
+        length, seen = hidden.shape[1], [hidden]
+        layers: list[Any] = list(model.writer)
+        for layer in layers:
+            attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+            split = (1, length, -1, attention.head_dim)
+            query, key, value = (
+                each(normed).view(split).transpose(1, 2) for each in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            query, key = apply_rotary_pos_emb(query, key, *model.rotary(torch.arange(length)[None]))
+            key, value = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
+            weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
+            hidden = hidden + attention.o_proj((weights @ value).transpose(1, 2).flatten(2))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            seen.append(hidden)
+        assert torch.allclose(wanted, torch.cat(seen)[:, 1 + len(before) :], atol=1e-5)
     assert not torch.allclose(states, in_context, atol=1e-2)
 
 
@@ -100,7 +113,14 @@ def test_a_checkpoint_comes_back_and_says_what_it_lacks(model: BlockLLM, tmp_pat
     assert memory_fingerprint(back) == memory_fingerprint(model)
     with torch.no_grad():
         back.reader[0].mlp.up_proj.lora_B += 1  # type: ignore[union-attr, operator]
-    assert memory_fingerprint(back) == memory_fingerprint(model), "a reader trained anew reads what was remembered before"
+    assert memory_fingerprint(back) == memory_fingerprint(model), "the reader is no part of what a text becomes"
+    with torch.no_grad():
+        back.writer[0].mlp.up_proj.lora_B += 1  # type: ignore[union-attr, operator]
+    assert memory_fingerprint(back) != memory_fingerprint(model)
+    back = load_block_model(tmp_path)
+    back.config.lora_config = {**(back.config.lora_config or {}), "lora_alpha": 1}
+    assert memory_fingerprint(back) != memory_fingerprint(model)
+    back = load_block_model(tmp_path)
     with torch.no_grad():
         back.selector.key.add_(1)
     assert memory_fingerprint(back) != memory_fingerprint(model)
@@ -255,8 +275,7 @@ def test_a_reading_is_the_readers_layers_over_memory_and_prompt(engine: BlockEng
         query = turned(attention.q_proj(normed).view(split).transpose(1, 2))[:, :, memory:]
         key = turned(attention.k_proj(normed).view(split).transpose(1, 2)).repeat_interleave(2, 1)
         value = attention.v_proj(normed).view(split).transpose(1, 2).repeat_interleave(2, 1)
-        seen = torch.ones(length, memory + length, dtype=torch.bool).tril(memory)
-        weights = (query @ key.transpose(2, 3) * attention.scaling).masked_fill(~seen, -torch.inf).softmax(-1)
+        weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
         mixed = attention.o_proj((weights @ value).transpose(1, 2).flatten(2))
         hidden = hidden + mixed
         hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
@@ -386,7 +405,7 @@ def test_an_answer_that_is_let_go_frees_its_place_and_the_others_go_on(engine: B
 
 def completed(engine: BlockEngine, asking: Asking) -> tuple[Completion, str]:
     """An answer, and the pieces of it as they could be shown."""
-    running = begin(engine, ask("Who rules?"), asking)
+    running = begin(engine, ask("Who plays?"), asking)
     shown = running.new_text()
     while running.finish_reason is None:
         engine.decode()
@@ -398,7 +417,7 @@ def test_a_stop_string_ends_an_answer_and_nothing_of_it_is_shown(engine: BlockEn
     learn(engine, TEXTS)
     whole, shown = completed(engine, Asking(limit=40))
     assert shown == whole.text and len(whole.text) > 8
-    stop = whole.text[4:7]
+    stop = re.findall(r"[!-~]{2,}", whole.text)[1]
     cut = whole.text.index(stop)
     stopped, shown = completed(engine, Asking(limit=40, stop=("never", stop)))
     assert (stopped.text, stopped.finish_reason, shown) == (whole.text[:cut], "stop", whole.text[:cut])

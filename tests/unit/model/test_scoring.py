@@ -12,7 +12,8 @@ from model.scoring import contains_answer, normalise
     [
         ("  The JERÍ-Oré's\ta ", "jeri ore s"),
         ("Łukasz Ødegård & Weiß", "lukasz odegard weiss"),
-        ("39,542,166", "39 542 166"),
+        ("39,542,166", "39542166"),
+        ("8 % of 2,300, 4 per cent in July 4, 2020", "8 percent of 2300 4 percent in july 4 2020"),
         ("ﬁne Ⅳ", "fine iv"),
         ("!?", ""),
     ],

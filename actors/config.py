@@ -74,17 +74,17 @@ class MemoryConfig(BaseModel):
     margin: float = Field(
         default=0.8,
         allow_inf_nan=False,
-        description="Nats by which the best block must beat 'none of them' to be trusted: if it does not tell, 'I don't know' is said.",
+        description="Lead, in nats over 'none of them' and other documents, from which a block is trusted: if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
         default=-3.0,
         allow_inf_nan=False,
-        description="Nats from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
+        description="Lead from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     evidence: float = Field(
         default=-2.0,
         allow_inf_nan=False,
-        description="Nats of selector and reader together from which an answer is believed. Higher: fewer answers from memory.",
+        description="Nats of that lead and the reader together from which an answer is believed. Higher: fewer answers from memory.",
     )
 
 

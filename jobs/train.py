@@ -320,7 +320,7 @@ def report_selector(run: Run, held_out: Sequence[Studied], among: Sequence[Studi
         shares = {
             "source": sum(row.source for row in rows) / len(rows),
             "among_4": sum(row.block < 4 for row in rows) / len(rows),
-            "above_null": sum(row.margin > 0 for row in rows) / len(rows),
+            "leads": sum(row.lead > 0 for row in rows) / len(rows),
         }
         run.log(event="selector_held_out", kind=kind, n=len(rows), **{name: round(share, 4) for name, share in shares.items()})
         console.print(f"  {kind} of {len(rows)}: " + ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in shares.items()))

@@ -48,10 +48,10 @@ class ReadingConfig:
     Attributes:
         most_blocks: that one answer reads.
         share: a block is read if it is at least so likely as this share of the best one.
-        margin: nats that the best block must be above the null candidate to be trusted: if it then does not tell, that is said.
+        margin: nats that the best block must lead by (`Scored.lead`) to be trusted: if it then does not tell, that is said.
         doubt: nats from which blocks are read on trial: if they do not tell, the base model answers, as if nothing had been read.
             Below, nothing is read.
-        evidence: nats that selector and reader together must give for an answer: what the best block is above the null candidate, and
+        evidence: nats that selector and reader together must give for an answer: what the best block leads by, and
             READER_WEIGHT times the reader's log-odds against beginning with "I don't know.". Below, it says that, and else never.
     """
 
@@ -330,7 +330,7 @@ class BlockEngine:
         """The best blocks for a conversation whose trunk states these are."""
         asked = [(place, weight) for first, end, weight in prompt.spans for place in range(first, end)][-MAX_QUERY_TOKENS:]
         if not asked or most == 0:
-            return Scored(updates=(), scores=(), null=0.0)
+            return Scored(updates=(), scores=(), null=0.0, excess=0.0)
         weights = torch.tensor([weight for _, weight in asked], device=trunk_TD.device)
         return (memory or self.memory).score(trunk_TD[[place for place, _ in asked]], weights, most, asking.allowed)
 
@@ -348,15 +348,15 @@ def _shape(model: BlockLLM) -> Shape:
 
 
 def chosen_blocks(scored: Scored, config: ReadingConfig) -> tuple[Read, ...]:
-    """The blocks that are read, best first; none where the null candidate wins.
+    """The blocks that are read, best first; none where no block stands out.
 
-    >>> scored = Scored(updates=(7, 3, 5), scores=(12.0, 11.0, 4.0), null=9.0)
+    >>> scored = Scored(updates=(7, 3, 5), scores=(12.0, 11.0, 4.0), null=9.0, excess=-2.0)
     >>> [read.update for read in chosen_blocks(scored, ReadingConfig())]
     [7, 3]
     """
     if not scored.scores or scored.lead <= min(config.margin, config.doubt):
         return ()
     best = scored.scores[0]
-    total = sum(math.exp(score - best) for score in scored.scores) + math.exp(scored.null - best)
+    total = sum(math.exp(score - best) for score in scored.scores) + math.exp(-scored.lead)
     kept = [(update, score) for update, score in zip(scored.updates, scored.scores, strict=True) if score - best >= math.log(config.share)]
     return tuple(Read(update=update, score=round(math.exp(score - best) / total, 4)) for update, score in kept)

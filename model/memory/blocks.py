@@ -28,6 +28,7 @@ from model.block_llm import BlockLLM
 from model.errors import UpdateFailed
 from model.memory.projected import Projected
 from model.memory.scratch import Scratch
+from model.reading.selection import Documents, lead
 
 FREE = -1
 SCORED_TOGETHER = 2048
@@ -84,19 +85,20 @@ class Staged:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """The best blocks for a question, best first, and the score of the null candidate.
+    """The best blocks for a question, best first, and what competes with them (`model.reading.selection.Selector.competing`).
 
-    `updates` and `scores` are of the same length; scores are in nats: a block that leads by ln 10 is ten times as likely.
+    `updates` and `scores` are of the same length; scores are in nats: a block that scores ln 10 more than another is ten times as likely.
     """
 
     updates: tuple[int, ...]
     scores: tuple[float, ...]
     null: float
+    excess: float
 
     @property
     def lead(self) -> float:
-        """Nats that the best block is above the null candidate; minus infinity where there is none."""
-        return self.scores[0] - self.null if self.scores else -math.inf
+        """Nats by which the best block stands out (`model.reading.selection.lead`); minus infinity where there is none."""
+        return lead(self.scores[0], self.null, self.excess) if self.scores else -math.inf
 
 
 class BlockMemory:
@@ -119,7 +121,7 @@ class BlockMemory:
         self._keys_BKE = torch.zeros(0, self.block, self.key_size, dtype=model.dtype, device=model.device)
         self._updates_B = np.zeros(0, dtype=np.int64)
         self._documents_B = np.zeros(0, dtype=np.int64)
-        self._numbered_B: Tensor | None = None
+        self._numbered: Documents | None = None
         self._tokens_B = np.zeros(0, dtype=np.int32)
         self._digests_B = np.zeros((0, 32), dtype=np.uint8)
         self._held: list[Held | None] = []
@@ -244,7 +246,7 @@ class BlockMemory:
 
     def _changed(self) -> None:
         self.version += 1
-        self._numbered_B = None
+        self._numbered = None
 
     def rehome(self, updates: Sequence[int], held: Sequence[Held]) -> None:
         """Blocks lie somewhere else now, where a snapshot put them; what is remembered does not change."""
@@ -320,24 +322,26 @@ class BlockMemory:
         """
         queries, strength, null = self.model.selector.queries(states_TD)
         strength = strength * weights_T
-        nothing = float((strength * null).sum() + self.model.selector.margin)
+        nothing_1 = (strength * null).sum()[None]
         usable = self._updates_B != FREE
         if allowed is not None:
             usable &= allowed(self._updates_B)
         if not usable.any():
-            return Scored(updates=(), scores=(), null=nothing)
-        total = self._scores(queries.to(self._keys_BKE.dtype), strength).cpu()
-        total[torch.from_numpy(~usable)] = -torch.inf
-        best = total.topk(min(most, int(usable.sum())))
+            return Scored(updates=(), scores=(), null=float(nothing_1 + self.model.selector.margin), excess=0.0)
+        total_B = self._scores(queries.to(self._keys_BKE.dtype), strength)
+        total_B = total_B.masked_fill(torch.from_numpy(~usable).to(total_B.device), -torch.inf)
+        best = total_B.topk(min(most, int(usable.sum())))
+        competing = torch.cat(self.model.selector.competing(total_B[None], nothing_1, self._documents()))
+        null, excess, *scores = torch.cat((competing, best.values)).tolist()
         updates = tuple(int(self._updates_B[index]) for index in best.indices.tolist())
-        return Scored(updates=updates, scores=tuple(best.values.tolist()), null=nothing)
+        return Scored(updates=updates, scores=tuple(scores), null=null, excess=excess)
 
     def _scores(self, queries_TE: Tensor, strength_T: Tensor) -> Tensor:
-        documents_B, total_B = self._documents(), torch.zeros(len(self._keys_BKE), device=self._keys_BKE.device)
+        documents, total_B = self._documents(), torch.zeros(len(self._keys_BKE), device=self._keys_BKE.device)
         together = max(1, MATCHES_AT_ONCE // len(total_B))
         for start in range(0, len(queries_TE), together):
             part = slice(start, start + together)
-            total_B += strength_T[part] @ self.model.selector.in_context(self._matches(queries_TE[part]), documents_B)
+            total_B += strength_T[part] @ self.model.selector.in_context(self._matches(queries_TE[part]), documents)
         return total_B
 
     def _matches(self, queries_TE: Tensor) -> Tensor:
@@ -349,12 +353,12 @@ class BlockMemory:
             parts.append(matches.view(len(queries_TE), keys.shape[0], self.block).amax(-1).float())
         return torch.cat(parts, dim=1)
 
-    def _documents(self) -> Tensor:
-        """The document of each place, numbered from 0, [B]; what no block lies in is of none of them."""
-        if self._numbered_B is None:
-            owners = np.where(self._updates_B == FREE, FREE, self._documents_B)
-            self._numbered_B = torch.from_numpy(np.unique(owners, return_inverse=True)[1]).to(self._keys_BKE.device)
-        return self._numbered_B
+    def _documents(self) -> Documents:
+        """The document of each place; places where no block lies are one of their own."""
+        if self._numbered is None:
+            names, numbers = np.unique(np.where(self._updates_B == FREE, FREE, self._documents_B), return_inverse=True)
+            self._numbered = Documents(torch.from_numpy(numbers).to(self._keys_BKE.device), len(names))
+        return self._numbered
 
     def projected(self, updates: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
         """Unrotated keys and values of some blocks as the reader sees them, each [R, H, n, e], in the order of `updates`.

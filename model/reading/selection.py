@@ -4,15 +4,44 @@
 
 For each token of the question the best match among a block's tokens, weighted by how much the token says, summed (ColBERT's MaxSim,
 Khattab and Zaharia 2020). A match elsewhere in the block's document counts too, at a distance: what a document is about is named in its
-beginning, what is asked of it stands further down. A null candidate competes with the blocks: for each token the match that a block
-which is really about it would reach. A block that stays below it has not told what is asked.
+beginning, what is asked of it stands further down.
+
+Two things compete with the best block. The null candidate: for each token the match that a block which is really about it would reach.
+And the memory's other documents: a question about what was never read matches several of them about equally, and none stands out.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Number = TypeVar("Number", float, Tensor)
+
+RIVALS = 8
+"""Documents that the best block's own is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Which document each block is of, [B], numbered from 0 to `count`."""
+
+    owners_B: Tensor
+    count: int
+
+    def best(self, values_RB: Tensor) -> Tensor:
+        """The greatest value of each document's blocks, [R, count]; minus infinity where a document has none."""
+        greatest = values_RB.new_full((len(values_RB), self.count), -torch.inf)
+        return greatest.scatter_reduce(1, self.owners_B.expand_as(values_RB), values_RB, "amax")
+
+
+def lead(best: Number, null: Number, excess: Number) -> Number:
+    """Nats by which a block of this score stands out (`Selector.competing`): what it is above the null candidate, less half of what other
+    documents exceed their usual by. Ten documents that tell the same take something from each other, never all."""
+    return best - null - excess / 2
 
 
 class Selector(nn.Module):
@@ -29,6 +58,7 @@ class Selector(nn.Module):
         self.log_temperature = nn.Parameter(torch.zeros(1))
         self.margin = nn.Parameter(torch.zeros(1))
         self.distance = nn.Parameter(torch.zeros(1))
+        self.elsewhere = nn.Parameter(torch.zeros(1))
 
     @torch.no_grad()
     def start(self, generator: torch.Generator) -> None:
@@ -43,6 +73,7 @@ class Selector(nn.Module):
         self.log_temperature.fill_(1.5)
         self.margin.zero_()
         self.distance.fill_(-2.2)
+        self.elsewhere.fill_(-10.0)
 
     def keys(self, states_nD: Tensor) -> Tensor:
         """Unit keys [..., n, E] of a block's tokens, from the states before the reading layer."""
@@ -56,18 +87,32 @@ class Selector(nn.Module):
         null = torch.tanh(functional.linear(states, self.null.float(), self.null_bias.float()))[..., 0]
         return unit, weights * self.log_temperature.exp(), null
 
-    def in_context(self, matches_TB: Tensor, documents_B: Tensor) -> Tensor:
+    def in_context(self, matches_TB: Tensor, documents: Documents) -> Tensor:
         """What the tokens match in each block or, at a distance, in its document: [T, B].
 
         Args:
             matches_TB: the best match of each of the question's tokens in each block.
-            documents_B: which document a block is of, numbered from 0.
         """
-        owner = documents_B.expand_as(matches_TB)
-        best = matches_TB.new_full((len(matches_TB), int(documents_B.max()) + 1), -torch.inf)
-        best = best.scatter_reduce(1, owner, matches_TB, "amax")
-        nearest: Tensor = torch.maximum(matches_TB, best.gather(1, owner) - functional.softplus(self.distance))
+        best = documents.best(matches_TB).gather(1, documents.owners_B.expand_as(matches_TB))
+        nearest: Tensor = torch.maximum(matches_TB, best - functional.softplus(self.distance))
         return nearest
+
+    def competing(self, total_QB: Tensor, nothing_Q: Tensor, documents: Documents) -> tuple[Tensor, Tensor]:
+        """What the best block must beat, both [Q]: the null candidate's score, and by how much other documents exceed what they usually
+        reach, which is `elsewhere` from the null candidate.
+
+        That is the mean over the RIVALS best documents but the best block's own; one that is not there is at its usual.
+
+        Args:
+            total_QB: scores of blocks; minus infinity where one must not be read.
+            nothing_Q: what the question's tokens give the null candidate.
+        """
+        best = documents.best(total_QB)
+        best = best.scatter(1, documents.owners_B[total_QB.argmax(-1, keepdim=True)], -torch.inf)
+        found = functional.pad(best, (0, RIVALS), value=-torch.inf).topk(RIVALS, dim=-1).values
+        usual_Q = nothing_Q + self.elsewhere
+        excess = torch.where(found.isfinite(), found - usual_Q[:, None], 0).mean(-1)
+        return nothing_Q + self.margin, excess
 
 
 def _rms(states: Tensor) -> Tensor:

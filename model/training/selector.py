@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import BlockLLM
-from model.reading.selection import Selector
+from model.reading.selection import Documents, Selector, lead
 from model.training.lessons import Lesson, Query
 
 
@@ -95,24 +95,29 @@ def states_of(model: BlockLLM, rows: Sequence[list[int]], bounds: Sequence[tuple
 
 
 def scores(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Scores [Q, B] of documents' blocks (states [n, D] each), one document after the other, for questions (states [T, D] each), and of
-    the null candidate [Q]."""
+    """Scores [Q, B] of documents' blocks (states [n, D] each), one document after the other, for questions (states [T, D] each), and
+    what their tokens give the null candidate [Q]."""
     blocks = [states for document in documents for states in document]
     device = blocks[0].device
     padded = pad_sequence(blocks, batch_first=True)  # [B, n, D]
     room = torch.arange(padded.shape[1], device=device)[None] >= torch.tensor([block.shape[0] for block in blocks], device=device)[:, None]
     keys_BnE = selector.keys(padded)
-    # As a memory has it: what is missing repeats the first key.
-    keys_BnE = torch.where(room[..., None], keys_BnE[:, :1], keys_BnE).to(torch.bfloat16)
+    # As a memory has it: what is missing repeats the first key, and all are rounded. Not every CPU multiplies bfloat16 fast.
+    keys_BnE = torch.where(room[..., None], keys_BnE[:, :1], keys_BnE).to(torch.bfloat16).float()
     unit, weights, null = selector.queries(torch.cat(list(queries)))
-    matches = (unit.to(torch.bfloat16) @ keys_BnE.flatten(0, 1).T).view(len(unit), len(blocks), -1).amax(-1).float()
-    owners_B = torch.tensor([place for place, document in enumerate(documents) for _ in document], device=device)
-    matches = selector.in_context(matches, owners_B)
+    matches = (unit.to(torch.bfloat16).float() @ keys_BnE.flatten(0, 1).T).view(len(unit), len(blocks), -1).amax(-1)
+    matches = selector.in_context(matches, owners(documents, device))
     lengths = torch.tensor([len(each) for each in queries], device=device)
     owners_T = torch.repeat_interleave(torch.arange(len(queries), device=device), lengths)
     total = torch.zeros(len(queries), len(blocks), device=device).index_add(0, owners_T, matches * weights[:, None])
     nothing = torch.zeros(len(queries), device=device).index_add(0, owners_T, null * weights)
-    return total, nothing + selector.margin
+    return total, nothing
+
+
+def owners(documents: Sequence[Sequence[Tensor]], device: torch.device) -> Documents:
+    """Whose the blocks of these documents are, one document after the other."""
+    places = [place for place, document in enumerate(documents) for _ in document]
+    return Documents(torch.tensor(places, device=device), len(documents))
 
 
 SCORED_TOGETHER = 32
@@ -123,7 +128,7 @@ SCORED_TOGETHER = 32
 def all_scores(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     """As `scores`, some questions at a time."""
     parts = [scores(selector, queries[start : start + SCORED_TOGETHER], documents) for start in range(0, len(queries), SCORED_TOGETHER)]
-    return torch.cat([total for total, _ in parts]), torch.cat([null for _, null in parts])
+    return torch.cat([total for total, _ in parts]), torch.cat([nothing for _, nothing in parts])
 
 
 MOST_ALIKE = 8
@@ -175,7 +180,7 @@ class SelectorTrainer:
         alone = self.rng.sample(near, min(len(near), int(config.near * len(documents))))
         alone += self.rng.sample(list(self.general), min(config.general, len(self.general)))
         queries = [documents[place].queries[query] for place, query in asked] + alone
-        total, null = scores(self.selector, queries, [document.chunks for document in documents])
+        total, nothing = scores(self.selector, queries, [document.chunks for document in documents])
         right = torch.zeros(len(queries), len(owner) + 1, dtype=torch.bool)
         hidden = torch.zeros_like(right)
         subjects: dict[str, list[int]] = {}
@@ -198,7 +203,7 @@ class SelectorTrainer:
                 right[row, answers] = True
                 hidden[row, [column for column in same if owner[column][0] != place]] = True
         right[len(asked) :, -1] = True
-        logits = torch.cat((total, null[:, None]), dim=1).masked_fill(hidden.to(total.device), -torch.inf)
+        logits = torch.cat((total, (nothing + self.selector.margin)[:, None]), dim=1).masked_fill(hidden.to(total.device), -torch.inf)
         wanted = right.to(total.device)
         loss = (logits.logsumexp(-1) - logits.masked_fill(~wanted, -torch.inf).logsumexp(-1)).mean()
         self._optimize(loss, number)
@@ -228,12 +233,12 @@ class SelectorTrainer:
 class Found:
     """Where a question's answer was found among many blocks.
 
-    `block`: how many blocks came before the first that tells it. `source`: its document was first. `margin`: of the best block over null.
+    `block`: how many blocks came before the first that tells it. `source`: its document was first. `lead`: of the best block.
     """
 
     block: int
     source: bool
-    margin: float
+    lead: float
 
 
 def ranks(selector: Selector, studied: Sequence[Studied], among: Sequence[Studied]) -> dict[str, list[Found]]:
@@ -242,7 +247,9 @@ def ranks(selector: Selector, studied: Sequence[Studied], among: Sequence[Studie
     owner = [(place, chunk) for place, document in enumerate(documents) for chunk in range(len(document.chunks))]
     asked = [(place, query) for place, document in enumerate(studied) for query in range(len(document.queries))]
     queries = [studied[place].queries[query] for place, query in asked]
-    total, null = all_scores(selector, queries, [document.chunks for document in documents])
+    blocks = [document.chunks for document in documents]
+    total, nothing = all_scores(selector, queries, blocks)
+    leading = leads(selector, total, nothing, owners(blocks, total.device)).tolist()
     column = {key: number for number, key in enumerate(owner)}
     found: dict[str, list[Found]] = {}
     for row, (place, query) in enumerate(asked):
@@ -257,11 +264,10 @@ def ranks(selector: Selector, studied: Sequence[Studied], among: Sequence[Studie
             if document.lesson.subject == lesson.subject or any(each.prompt == prompt for each in document.lesson.queries)
         }
         others = [number for number, (other, _) in enumerate(owner) if other in same and other != place]
-        margin = float(total[row].max() - null[row])
         ranked = total[row].clone()
         ranked[others] = -torch.inf
         better = int((ranked > ranked[told].max()).sum())
-        found.setdefault(lesson.kind, []).append(Found(block=better, source=owner[int(ranked.argmax())][0] == place, margin=margin))
+        found.setdefault(lesson.kind, []).append(Found(block=better, source=owner[int(ranked.argmax())][0] == place, lead=leading[row]))
     return found
 
 
@@ -269,34 +275,38 @@ ARTICLES = frozenset({"squad", "paragraphs"})
 """Kinds whose documents are parts of few articles."""
 
 LOST, LEAKED = 0.05, 0.10
-"""What is bearable: answerable questions that the null candidate wins, and questions about nothing that was read that it loses."""
+"""What is bearable: answerable questions where no block leads, and questions about nothing that was read where one does."""
 
 
 @torch.no_grad()
 def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[Studied], general: Sequence[Tensor]) -> dict[str, float]:
-    """Move the null candidate so that, on questions that training did not see, both kinds of mistake are as far below bearable as can be.
+    """See what other documents usually reach, then move the null candidate so that, on questions that training did not see, both kinds of
+    mistake are as far below bearable as can be.
 
     Returns the shares that are left: `lost` and `leaked`, and `near`, of questions that name somebody else than what was read does.
     """
     documents = [*studied, *among]
     blocks = [document.chunks for document in documents]
     asked = [document for document in studied for _ in document.queries]
-    total, null = all_scores(selector, [states for document in studied for states in document.queries], blocks)
-    owner = [document.lesson.subject if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
-    kinds = [document.lesson.kind if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
+    total, nothing = all_scores(selector, [states for document in studied for states in document.queries], blocks)
+    of = owners(blocks, total.device)
     # What was never read is about other things altogether: text of the same kind may be of the same article, so it is masked as a whole.
+    names = [document.lesson.subject if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
+    kinds = [document.lesson.kind if place < len(studied) else "" for place, document in enumerate(documents) for _ in document.chunks]
     own = torch.tensor(
         [
             [
                 subject == document.lesson.subject or (kind in ARTICLES and document.lesson.kind in ARTICLES)
-                for subject, kind in zip(owner, kinds, strict=True)
+                for subject, kind in zip(names, kinds, strict=True)
             ]
             for document in asked
         ]
     )
-    told = (total.amax(-1) - null).cpu()
-    unread = (total.masked_fill(own.to(total.device), -torch.inf).amax(-1) - null).cpu()
-    unread = torch.cat((unread, _margins(selector, general, blocks)))
+    selector.elsewhere.zero_()
+    selector.elsewhere.copy_(selector.competing(total, nothing, of)[1].mean())
+    told = leads(selector, total, nothing, of)
+    unread = leads(selector, total.masked_fill(own.to(total.device), -torch.inf), nothing, of)
+    unread = torch.cat((unread, _leads_of(selector, general, blocks)))
 
     def mistakes(shift: float) -> tuple[float, float]:
         return float((told <= shift).float().mean()), float((unread > shift).float().mean())
@@ -304,13 +314,20 @@ def calibrate(selector: Selector, studied: Sequence[Studied], among: Sequence[St
     shift = min(sorted({0.0, *told.tolist(), *unread.tolist()}), key=lambda each: max(mistakes(each)[0] / LOST, mistakes(each)[1] / LEAKED))
     selector.margin.add_(shift)
     lost, leaked = mistakes(shift)
-    near = _margins(selector, [states for document in studied for states in document.near], blocks)
-    return {"shift": shift, "lost": lost, "leaked": leaked, "near": float((near > 0).sum()) / max(1, len(near))}
+    near = _leads_of(selector, [states for document in studied for states in document.near], blocks)
+    found = {"shift": shift, "elsewhere": float(selector.elsewhere), "lost": lost, "leaked": leaked}
+    return found | {"near": float((near > 0).sum()) / max(1, len(near))}
 
 
-def _margins(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> Tensor:
-    """By how much the best block is above the null candidate, [Q], on the host."""
+def _leads_of(selector: Selector, queries: Sequence[Tensor], documents: Sequence[Sequence[Tensor]]) -> Tensor:
+    """`leads` of questions (states [T, D] each) over documents' blocks (states [n, D] each), [Q]."""
     if not queries:
         return torch.zeros(0)
-    total, null = all_scores(selector, queries, documents)
-    return (total.amax(-1) - null).cpu()
+    total, nothing = all_scores(selector, queries, documents)
+    return leads(selector, total, nothing, owners(documents, total.device))
+
+
+def leads(selector: Selector, total_QB: Tensor, nothing_Q: Tensor, documents: Documents) -> Tensor:
+    """`Scored.lead` of each question, [Q], on the host."""
+    null_Q, excess_Q = selector.competing(total_QB, nothing_Q, documents)
+    return lead(total_QB.amax(-1), null_Q, excess_Q).cpu()

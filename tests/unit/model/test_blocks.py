@@ -26,6 +26,7 @@ from model.memory.projected import Projected
 from model.memory.scratch import Scratch
 from model.reading.answering import Running
 from model.reading.generation import reading
+from model.reading.selection import RIVALS, Documents, Selector
 from tests.doubles.tiny import tiny_block_checkpoint
 
 ALWAYS = ReadingConfig(margin=-1e6, evidence=-1e6, share=1e-300)
@@ -229,13 +230,51 @@ def test_the_block_with_the_questions_words_is_read_first(engine: BlockEngine) -
         assert len(done.read) == 4 and all(0 <= each.score <= 1 for each in done.read)
 
 
-def test_the_null_candidate_wins_where_nothing_matches() -> None:
-    scored = Scored(updates=(7, 3), scores=(12.0, 11.0), null=12.0)
+def test_nothing_is_read_where_no_block_stands_out() -> None:
+    scored = Scored(updates=(7, 3), scores=(12.0, 11.0), null=13.0, excess=-2.0)
     assert chosen_blocks(scored, ReadingConfig(doubt=0.0)) == ()
     assert [each.update for each in chosen_blocks(scored, ReadingConfig(doubt=-0.5))] == [7, 3]
     assert [each.update for each in chosen_blocks(scored, ReadingConfig(margin=-0.5, doubt=0.0))] == [7, 3]
     assert [each.update for each in chosen_blocks(scored, ReadingConfig(doubt=-0.5, share=0.5))] == [7]
-    assert chosen_blocks(Scored(updates=(), scores=(), null=0.0), ALWAYS) == ()
+    assert chosen_blocks(Scored(updates=(), scores=(), null=0.0, excess=0.0), ALWAYS) == ()
+
+
+def test_a_block_is_compared_with_other_documents() -> None:
+    selector = Selector(8, 4).requires_grad_(False)
+    selector.margin.fill_(0.5)
+    selector.elsewhere.fill_(-10.0)
+    documents = Documents(torch.tensor([0, 0, 1, 2, 3]), 5)
+    total = torch.tensor([[9.0, 8.0, 4.0, 2.0, -torch.inf], [1.0, 1.0, 4.0, 6.0, 2.0]])
+    null, excess = selector.competing(total, torch.tensor([1.0, 3.0]), documents)
+    assert null.tolist() == [1.5, 3.5]
+    assert excess.tolist() == [((4 + 9) + (2 + 9)) / RIVALS, ((1 + 7) + (4 + 7) + (2 + 7)) / RIVALS], "absent documents are as usual"
+    many = Documents(torch.tensor([0, 0, *range(1, 2 * RIVALS + 1)]), 2 * RIVALS + 1)
+    total = torch.cat((torch.tensor([[9.0, 8.0]]), torch.arange(2.0 * RIVALS)[None] / 4), dim=1)
+    assert selector.competing(total, torch.tensor([0.0]), many)[1].item() == total[0, 2:].topk(RIVALS).values.mean().item() + 10
+    alone = selector.competing(torch.tensor([[9.0, 8.0]]), torch.tensor([1.0]), Documents(torch.tensor([0, 0]), 1))
+    assert alone[1].item() == 0
+
+
+def test_what_several_documents_tell_alike_stands_out_in_none(engine: BlockEngine) -> None:
+    def scored(allowed: Any = None) -> Scored:
+        prompt = engine.compose(ask(TEXTS[0]))
+        trunk_TD = engine.memory.model.trunk(torch.tensor([prompt.tokens]))[0]
+        return engine.score(prompt, trunk_TD, 4, Asking(limit=1, allowed=allowed))
+
+    learn(engine, TEXTS[:1])
+    alone = scored()
+    assert alone.excess == 0
+    learn(engine, [TEXTS[0] + "." * number for number in range(1, 5)])
+    among = scored()
+    assert among.null == alone.null and among.excess > 0 and among.lead < alone.lead
+    assert scored(lambda numbers: numbers == 0).lead == alone.lead, "what must not be read plays no part"
+    engine.commit([], [1, 2, 3, 4])
+    assert scored().lead == alone.lead, "what has left plays no part"
+
+
+def test_what_stands_out_is_a_likely_source_though_the_null_candidate_scores_more() -> None:
+    (read,) = chosen_blocks(Scored(updates=(7,), scores=(20.0,), null=28.0, excess=-20.0), ReadingConfig())
+    assert read.score == pytest.approx(0.88, abs=0.01)
 
 
 def test_masks_are_kept_to(engine: BlockEngine) -> None:

@@ -13,10 +13,11 @@ from torch.multiprocessing.spawn import spawn
 
 from model.block_checkpoint import load_block_model
 from model.block_llm import BlockLLM
+from model.memory.blocks import BlockMemory
 from model.reading.generation import reading
 from model.training.lessons import Lesson, Query
 from model.training.reader import Asked, ReaderConfig, ReaderTrainer, exact_answers
-from model.training.selector import SelectorConfig, SelectorTrainer, calibrate, ranks, states_of, study
+from model.training.selector import SelectorConfig, SelectorTrainer, all_scores, calibrate, leads, owners, ranks, states_of, study
 from model.training.start import load_trained, trained
 from tests.doubles.tiny import tiny_block_checkpoint
 
@@ -61,6 +62,15 @@ def test_the_selector_learns_to_find_and_the_gate_is_calibrated(model: BlockLLM)
         parameter.requires_grad_(False)
     gate = calibrate(model.selector, fresh, [], general)
     assert gate["lost"] <= 0.2 and gate["leaked"] <= 0.4
+    blocks = [document.chunks for document in fresh]
+    asked = [states for document in fresh for states in document.queries]
+    after = leads(model.selector, *all_scores(model.selector, asked, blocks), owners(blocks, model.device))
+    assert float((after <= 1e-4).float().mean()) == pytest.approx(gate["lost"]), "the gate stands where it was calibrated to"
+    memory = BlockMemory(model, capacity=100)
+    for document in fresh:
+        memory.apply(memory.write(document.lesson.chunks, [(), *document.lesson.chunks[:-1]]))
+    found = [memory.score(states.float(), torch.ones(len(states)), 1).lead for states in asked]
+    assert found == pytest.approx(after.tolist(), abs=0.05), "a memory judges as training did"
 
 
 def test_the_reader_learns_to_read(model: BlockLLM) -> None:

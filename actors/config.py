@@ -74,7 +74,7 @@ class MemoryConfig(BaseModel):
     margin: float = Field(
         default=0.8,
         allow_inf_nan=False,
-        description="Lead (nats over 'none of them' and other documents) from which a block is trusted: if it does not tell, 'I don't know' is said.",
+        description="Lead, in nats, from which a block is trusted (docs/memory.md): if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
         default=-3.0,

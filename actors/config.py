@@ -69,7 +69,7 @@ class MemoryConfig(BaseModel):
     )
     most_read: int = Field(default=4, ge=1, le=64, description="Blocks that one answer reads at most.")
     read_share: float = Field(
-        default=0.03, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
+        default=0.1, gt=0, le=1, description="A block is read if it is at least so likely the right one as this share of the best."
     )
     margin: float = Field(
         default=0.8,
@@ -77,12 +77,12 @@ class MemoryConfig(BaseModel):
         description="Lead, in nats, from which a block is trusted (docs/memory.md): if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
-        default=-3.0,
+        default=-6.5,
         allow_inf_nan=False,
         description="Lead from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     evidence: float = Field(
-        default=-2.0,
+        default=-4.0,
         allow_inf_nan=False,
         description="Nats of that lead and the reader together from which an answer is believed. Higher: fewer answers from memory.",
     )

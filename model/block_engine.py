@@ -37,8 +37,11 @@ UNKNOWN = "I don't know."
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""
 
-READER_WEIGHT = 2.0
+READER_WEIGHT = 1.25
 """How much more the reader's log-odds say than the selector's: it has read the block (docs/results.md)."""
+
+LIKELY = 0.05
+"""The chance of the first token of "I don't know." from which the second is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,10 @@ class ReadingConfig:
     """
 
     most_blocks: int = 4
-    share: float = 0.03
+    share: float = 0.1
     margin: float = 0.8
-    doubt: float = -3.0
-    evidence: float = -2.0
+    doubt: float = -6.5
+    evidence: float = -4.0
 
 
 @dataclass(slots=True, eq=False)
@@ -202,13 +205,14 @@ class BlockEngine:
         begins = tuple(self.conversation.encode(UNKNOWN)[:2])
         chances = logits_BV[reading].float().softmax(-1)[:, begins[0]]
         leads = torch.tensor([begun[number].scored.lead for number in reading], device=chances.device)
-        lacking = self._lacks(leads, chances)
-        if lacking.any() and len(begins) == 2:  # a name may begin with the same token: "I" is that of "Ilsabet", too
-            places = lacking.nonzero()[:, 0].tolist()
-            chances[places] *= self._follows([begun[reading[place]] for place in places], *begins)
-            lacking = self._lacks(leads, chances)
+        doubted = (self._lacks(leads, chances) | (chances > LIKELY)).nonzero()[:, 0].tolist()
         logits_BV = logits_BV.clone()
-        for number, lacks in zip(reading, lacking.tolist(), strict=True):
+        if doubted and len(begins) == 2:  # a name may begin with the same token: "I" is that of "Ilsabet", too
+            follows = self._follows([begun[reading[place]] for place in doubted], *begins)
+            chances[doubted] *= follows
+            # Given that it does not say so, a first token is as likely as all else that follows it.
+            logits_BV[[reading[place] for place in doubted], begins[0]] += (1 - follows).clamp_min(1e-6).log().to(logits_BV.dtype)
+        for number, lacks in zip(reading, self._lacks(leads, chances).tolist(), strict=True):
             if lacks:
                 logits_BV[number, begins[0]] = logits_BV[number].amax() + SURE
             else:

@@ -580,6 +580,17 @@ def test_a_name_may_begin_with_the_token_that_not_knowing_begins_with(engine: Bl
     assert not engine._running
 
 
+@pytest.mark.parametrize("follows", [0.0, 1.0])
+def test_a_believed_answer_begins_with_it_only_as_a_name_does(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch, follows: float) -> None:
+    """ "I" of which most is "I don't know." is no beginning where that is out: "I didn't know." would come of it."""
+    learn(engine, TEXTS)
+    first, second = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0], engine.encode("z")[0]
+    monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens([first, second]))
+    monkeypatch.setattr(block_engine, "LIKELY", 0.0)
+    monkeypatch.setattr(BlockEngine, "_follows", lambda self, begun, *begins: torch.full((len(begun),), follows))
+    assert (begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == first) is (follows == 0)
+
+
 def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_alone(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     begins = engine.conversation.encode(UNKNOWN)[0]

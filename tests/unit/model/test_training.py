@@ -69,8 +69,8 @@ def test_the_selector_learns_to_find_and_the_gate_is_calibrated(model: BlockLLM)
     memory = BlockMemory(model, capacity=100)
     for document in fresh:
         memory.apply(memory.write(document.lesson.chunks, [(), *document.lesson.chunks[:-1]]))
-    found = [memory.score(states.float(), torch.ones(len(states)), 1).lead for states in asked]
-    assert found == pytest.approx(after.tolist(), abs=0.05), "a memory judges as training did"
+    judged = [memory.score(states.float(), torch.ones(len(states)), 1).lead for states in asked]
+    assert judged == pytest.approx(after.tolist(), abs=0.05), "a memory judges as training did"
 
 
 def test_the_reader_learns_to_read(model: BlockLLM) -> None:

@@ -19,16 +19,16 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.31,
-    "paragraphs": 0.10,
-    "squad": 0.10,
-    "asked": 0.13,
-    "excerpts": 0.12,
-    "prose": 0.04,
-    "passages": 0.03,
+    "stories": 0.47,
+    "paragraphs": 0.06,
+    "squad": 0.08,
+    "asked": 0.09,
+    "excerpts": 0.07,
+    "prose": 0.03,
+    "passages": 0.02,
     "wiki": 0.02,
-    "leaders": 0.08,
-    "fields": 0.05,
+    "leaders": 0.10,
+    "fields": 0.04,
     "edits": 0.02,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {

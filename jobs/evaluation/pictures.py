@@ -17,7 +17,8 @@ def accuracy_by_age(verdicts: Sequence[Verdict], path: Path, config: dict[str, A
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = by_age([each for each in verdicts if each.answerable])
+    told = [each for each in verdicts if each.answerable]
+    rows = by_age(told)
     if not rows:
         return
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -30,7 +31,7 @@ def accuracy_by_age(verdicts: Sequence[Verdict], path: Path, config: dict[str, A
     bound = [rows[0]["accuracy"] * (1 - 1 / POOL_BLOCKS) ** age for age in ages]
     axes.plot(ages, bound, linestyle="--", color="grey", label=f"bound of a pool of {POOL_BLOCKS} blocks (Wang et al., 2024)")
     axes.set(xlabel="updates since the document", ylabel="questions answered right", ylim=(0, 1), xlim=(0, max(1, last)))
-    axes.set_title(f"{len(verdicts)} questions among {config['among']} other documents")
+    axes.set_title(f"{len(told)} questions among {config['among']} other documents")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

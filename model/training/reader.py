@@ -42,9 +42,9 @@ class ReaderConfig:
     bank: int = 400
     most_blocks: int = 4
     alone: float = 0.2
-    left_out: float = 0.10
-    near: float = 0.10
-    general: float = 0.04
+    left_out: float = 0.12
+    near: float = 0.12
+    general: float = 0.05
     siblings: float = 0.6
     rate: float = 3e-4
     warmup_steps: int = 30

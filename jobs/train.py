@@ -201,7 +201,8 @@ def train(
     model = fresh_model(folder, base_config(folder, MEMORY_FIELDS), seed, compute_dtype(dtype, device), device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.chat_template = CHAT_TEMPLATE
-    given = next((path for path in (out / "memory.safetensors", begin) if path is not None and path.is_file()), None)
+    saved = out / "memory.safetensors"
+    given = saved if saved.is_file() else begin
     if given is not None:
         load_trained(model, load_file(given))
     tutor = Tutor(tokenizer, cutter(tokenizer, model.config.num_tokens))
@@ -227,8 +228,8 @@ def train(
             train_selector(run, tutor, sources, seed, selector_steps)
             save_weights(trainer, out)
             (out / "selector.done").touch()
-        elif (out / "memory.safetensors").is_file():
-            load_trained(model, load_file(out / "memory.safetensors"))
+        elif saved.is_file():
+            load_trained(model, load_file(saved))
     trainer.rng.seed(f"{seed}/{run.step}/{team.rank}")
     stream = lesson_stream(tutor, sources, seed + 1000 * (run.step + 1) + team.rank, Split.TRAIN)
     held_out = list(islice(lesson_stream(tutor, sources, 99, Split.HELD_OUT), 120)) if team.rank == 0 else []

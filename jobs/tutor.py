@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from transformers import PreTrainedTokenizerBase
 
 from jobs.corpora.examples import Example
+from model.conversation import OPENING
 from model.training.lessons import Lesson, Query
 
 UNKNOWN = "I don't know."
@@ -41,7 +42,7 @@ class Tutor:
         return tokens
 
     def answer(self, text: str) -> tuple[int, ...]:
-        return (*self.text(text)[:MAX_ANSWER_TOKENS], self.tokenizer.eos_token_id)
+        return (*self.text(f"{OPENING}{text}")[:MAX_ANSWER_TOKENS], self.tokenizer.eos_token_id)
 
     def query(self, question: str, answer: str, chunks: tuple[int, ...]) -> Query:
         content = self.text(question)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import BlockLLM, layer_step
-from model.conversation import Conversation, Prompt
+from model.conversation import OPENING, Conversation, Prompt
 from model.engine import Asked, Asking, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
 from model.reading.answering import Running, take_next
@@ -202,7 +202,7 @@ class BlockEngine:
         reading = [number for number, each in enumerate(begun) if each.read]
         if not reading:
             return logits_BV
-        begins = tuple(self.conversation.encode(UNKNOWN)[:2])
+        begins = tuple(self.conversation.encode(f"{OPENING}{UNKNOWN}")[:2])
         chances = logits_BV[reading].float().softmax(-1)[:, begins[0]]
         leads = torch.tensor([begun[number].scored.lead for number in reading], device=chances.device)
         doubted = (self._lacks(leads, chances) | (chances > LIKELY)).nonzero()[:, 0].tolist()

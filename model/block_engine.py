@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import BlockLLM, layer_step
-from model.conversation import OPENING, Conversation, Prompt
+from model.conversation import OPENING, UNKNOWN, Conversation, Prompt
 from model.engine import Asked, Asking, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
 from model.reading.answering import Running, take_next
@@ -30,9 +30,6 @@ WRITTEN_TOGETHER = 4
 
 BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
-
-UNKNOWN = "I don't know."
-"""What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
 
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""

@@ -21,6 +21,9 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
+UNKNOWN = "I don't know."
+"""What the reader was trained to say where the blocks in front of a question do not tell: such an answer was read from nothing."""
+
 OPENING = " "
 """What an answer from memory begins with, and what is not shown of it: a tokenizer makes other tokens of a word that stands behind a
 space. So the first word of an answer is the very tokens that the document has, too, and can be copied like all others."""

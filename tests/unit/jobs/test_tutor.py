@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 from jobs.corpora.examples import Example
-from jobs.tutor import UNKNOWN, Tutor
-from model.conversation import OPENING
+from jobs.tutor import Tutor
+from model.conversation import OPENING, UNKNOWN
 
 
 class Characters:

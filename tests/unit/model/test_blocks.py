@@ -16,9 +16,9 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from model import block_engine
 from model.block_checkpoint import load_block_model, memory_fingerprint, save_block_model
-from model.block_engine import UNKNOWN, BlockEngine, ReadingConfig, chosen_blocks
+from model.block_engine import BlockEngine, ReadingConfig, chosen_blocks
 from model.block_llm import BlockLLM
-from model.conversation import OPENING, Conversation
+from model.conversation import OPENING, UNKNOWN, Conversation
 from model.engine import Asked, Asking, Completion, Read, answer, answer_together, prepared
 from model.errors import CheckpointError, UpdateFailed
 from model.memory.blocks import BlockMemory, Held, Place, Scored, bits

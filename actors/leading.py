@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any
 
 from actors.config import StreamConfig
@@ -115,10 +116,10 @@ class Leading:
 
     def _learn(self, polled: Polled) -> Generator[None, None, None]:
         """On the device's thread: what was polled, item by item."""
-        for item in polled.items:
+        for number, item in enumerate(polled.items, 1):
             if self._stop.is_set() or self._over:
                 return  # what was not learned comes again from the position
-            commit = yield from self._learner.learn(item)
+            commit = yield from self._learner.learn(item, coming=islice(polled.items, number, None))
             if commit.letter is not None:
                 self._letter_bytes += commit.letter.record.size_bytes + OVERHEAD_BYTES
             self._save_if_due()

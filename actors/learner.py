@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from actors.carriage import carriage_of
 from actors.config import StreamConfig
 from actors.messages import Learnable
-from model.engine import Engine
+from model.engine import Chunks, Engine
 from model.errors import ModelError, UpdateFailed
-from pipeline.admission import admit, crowds_out, doomed
-from pipeline.chunks import chunk_document
+from pipeline.admission import Verdict, admit, crowds_out, doomed
+from pipeline.chunks import Chunked, chunk_document
 from pipeline.commits import Applied, Change, Commit, Passed, Place, after
 from pipeline.decode import dead_letter
 from pipeline.ledger import LedgerRow
 from pipeline.positions import StreamState
-from pipeline.records import Chunk, DeadLetter, Document, Outcome, Partition, Reason, Tombstone
+from pipeline.records import DeadLetter, Document, Outcome, Partition, Reason, Tombstone
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +78,15 @@ class Learner:
         self._state, self._generation = state, generation
         self.outcomes.clear()
 
-    def learn(self, item: Learnable) -> Generator[None, None, Commit]:
+    def learn(self, item: Learnable, coming: Iterable[Learnable] = ()) -> Generator[None, None, Commit]:
         """Pass one item of the stream; gives way after each turn of the device.
+
+        `coming`: what follows it, as far as that is known: the engine may write it beside this one.
 
         Raises:
             ModelError: too many documents in a row failed: the stream stops instead of emptying itself into dead letters.
         """
-        commit = yield from self._made(item)
+        commit = yield from self._made(item, coming)
         yield from self.apply(commit)
         return commit
 
@@ -118,9 +120,9 @@ class Learner:
     def _commit(self, change: Change, **fields: Any) -> Commit:
         return Commit(number=self._state.commits, generation=self._generation, change=change, **fields)
 
-    def _made(self, item: Learnable) -> Generator[None, None, Commit]:
+    def _made(self, item: Learnable, coming: Iterable[Learnable]) -> Generator[None, None, Commit]:
         if isinstance(item, Document):
-            return (yield from self._document(item))
+            return (yield from self._document(item, coming))
         if isinstance(item, Tombstone):
             return self._deletion(item)
         if isinstance(item, DeadLetter):
@@ -130,24 +132,17 @@ class Learner:
 
     # ------------------------------------------------------------------ documents
 
-    def _document(self, document: Document) -> Generator[None, None, Commit]:
-        verdict = admit(document, self._state.ledger, self._config.admission)
+    def _document(self, document: Document, coming: Iterable[Learnable]) -> Generator[None, None, Commit]:
+        verdict = self._admitted(document)
         if verdict.document is None:
             return self._passed(document, verdict.outcome)
-        chunked = chunk_document(
-            verdict.document,
-            self._engine.encode,
-            self._config.chunks,
-            update_tokens=self._engine.update_tokens,
-            most_updates=self._engine.most_updates,
-            min_tokens=self._engine.min_tokens,
-        )
+        chunked = self._chunked(verdict.document)
         if not chunked.chunks:
             return self._refused(document, Reason.EMPTY_TEXT, "the text has no tokens")
         if crowds_out(verdict, len(chunked.chunks), self._state.ledger, self._config.admission, self._engine.capacity):
             return self._passed(document, Outcome.FILTERED)
         try:
-            prepared = yield from self._prepared(chunked.chunks)
+            prepared = yield from self._prepared(chunked.token_ids, coming)
         except (UpdateFailed, RuntimeError) as error:
             return self._failed(document, error)
         self._failures_in_a_row = 0
@@ -165,6 +160,25 @@ class Learner:
             **self._carriage.packed(prepared, first),
         )
 
+    def _admitted(self, document: Document) -> Verdict:
+        return admit(document, self._state.ledger, self._config.admission)
+
+    def _chunked(self, document: Document) -> Chunked:
+        return chunk_document(
+            document,
+            self._engine.encode,
+            self._config.chunks,
+            update_tokens=self._engine.update_tokens,
+            most_updates=self._engine.most_updates,
+            min_tokens=self._engine.min_tokens,
+        )
+
+    def _foreseen(self, coming: Iterable[Learnable]) -> Iterator[Chunks]:
+        """What is to be written next, as things stand: each is admitted and cut again when its turn comes."""
+        for item in coming:
+            if isinstance(item, Document) and (document := self._admitted(item).document) is not None:
+                yield self._chunked(document).token_ids
+
     def _passed(self, document: Document, outcome: Outcome) -> Commit:
         record, time_ms = document.record, document.event_time_ms
         return self._commit(Passed(partition=record.partition, end=record.end, outcome=outcome, event_time_ms=time_ms))
@@ -180,15 +194,15 @@ class Learner:
         """The updates of some documents, where this memory can take them out: a pool lets them fade."""
         return tuple(update for row in rows for update in row.updates) if self._engine.forgets else ()
 
-    def _prepared(self, chunks: Sequence[Chunk], tries: int = 2) -> Generator[None, None, Any]:
+    def _prepared(self, chunks: Chunks, coming: Iterable[Learnable], tries: int = 2) -> Generator[None, None, Any]:
         """All chunks or none. RuntimeError is torch's: out of memory, which may pass, or worse."""
         self.passes += len(chunks)
         try:
-            return (yield from self._engine.prepare([chunk.token_ids for chunk in chunks]))
+            return (yield from self._engine.prepare(chunks, self._foreseen(coming)))
         except (UpdateFailed, RuntimeError):
             if tries == 1:
                 raise
-        return (yield from self._prepared(chunks, tries - 1))
+        return (yield from self._prepared(chunks, coming, tries - 1))
 
     def _failed(self, document: Document, error: Exception) -> Commit:
         self._failures_in_a_row += 1

@@ -10,7 +10,7 @@ import pstats
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -24,7 +24,7 @@ from actors.learner import Learner
 from actors.poller import Poller
 from jobs.command import start
 from jobs.demo.broker import EmbeddedBroker
-from model.engine import Learned
+from model.engine import Chunks, Learned
 from pipeline.kafka_client import KafkaConfig, close_producer, new_consumer, new_producer, to_kafka
 from pipeline.positions import StreamState, caught_up
 from pipeline.records import Outcome, Partition
@@ -181,7 +181,7 @@ class CountingEngine:
     def room(self, updates: int) -> Generator[None, None, None]:
         yield from ()
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, Sequence[Tensor]]:
+    def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Generator[None, None, Sequence[Tensor]]:
         yield
         return [self._delta] * len(chunks)
 

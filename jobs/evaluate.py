@@ -129,7 +129,7 @@ def examine_together(student: Student, cases: Sequence[Case], stream: Sequence[L
     """Learn the whole stream, then ask everything once."""
     learned: dict[int, int] = {}
     for number, lesson in enumerate(stream, 1):
-        student.learn(lesson.document)
+        student.learn(lesson.document, coming=(each.document for each in islice(stream, number, None)))
         learned |= dict.fromkeys(lesson.cases, student.updates)
         if number % 50 == 0 or number == len(stream):
             console.print(f"learned {number} of {len(stream)} documents, {student.seconds_learning:.0f} s")

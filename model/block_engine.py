@@ -7,7 +7,7 @@ every running answer -> trunk -> reader, or the base model's own layers -> one t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,16 +17,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import BlockLLM, layer_step
 from model.conversation import OPENING, UNKNOWN, Conversation, Prompt
-from model.engine import Asked, Asking, Completion, Learned, Messages, Read
+from model.engine import Asked, Asking, Chunks, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
+from model.memory.writing import SideBySide
 from model.reading.answering import Running, take_next
 from model.reading.rows import Arenas, Kept, Pass, Row, Shape, Span, side_by_side, spans_of
 
 MAX_QUERY_TOKENS = 256
 """Tokens of a conversation that blocks are compared with, the latest ones (BOUNDED)."""
 
-WRITTEN_TOGETHER = 4
-"""Chunks of a document that are written in one turn of the device. Part of what a memory is, bit for bit: never a matter of load."""
+NARROW = 1024
+"""Width below which a CPU writes one document a core: products of one chunk are too small to be split (docs/results.md)."""
 
 BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
@@ -88,6 +89,8 @@ class BlockEngine:
         self.memory, self.conversation, self.config = memory, conversation, config or ReadingConfig()
         self._model = memory.model
         self._ends = frozenset() if conversation.end is None else frozenset((conversation.end,))
+        is_narrow = self._model.device.type == "cpu" and self._model.config.hidden_size < NARROW
+        self._writing = SideBySide(memory.write, torch.get_num_threads() if is_narrow else 1)
         self._arenas = Arenas(_shape(self._model))
         self._running: dict[Row, Running] = {}
 
@@ -132,14 +135,8 @@ class BlockEngine:
     def can_learn(self) -> bool:
         return True
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, list[Block]]:
-        contexts: list[Sequence[int]] = [(), *chunks[:-1]]
-        blocks: list[Block] = []
-        for start in range(0, len(chunks), WRITTEN_TOGETHER):
-            part = slice(start, start + WRITTEN_TOGETHER)
-            blocks += self.memory.write(chunks[part], contexts[part])
-            yield
-        return blocks
+    def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Generator[None, None, list[Block]]:
+        return (yield from self._writing.prepare(chunks, coming))
 
     def room(self, updates: int) -> Generator[None, None, None]:
         yield from ()

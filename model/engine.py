@@ -1,12 +1,12 @@
 """What a replica does with its memory, whichever kind it is: the body of the device loop, as values and plain calls. No threads here.
 
-chunks -> prepare (one update at a time) -> commit     a document is written beside the memory, then shown to readers at once
+chunks -> prepare (in turns) -> commit                 a document is written beside the memory, then shown to readers at once
 questions -> begin -> decode, decode, ... -> end       each from exactly one version, first token to last; all that run share a pass
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from model.reading.answering import Running
 
 Messages = Sequence[Mapping[str, str]]
+Chunks = Sequence[Sequence[int]]
+"""Token ids of a document's chunks, in order."""
+
 Allowed = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """Update numbers -> which of them an answer may read; numbers below 0 stand for nothing."""
 
@@ -167,10 +170,13 @@ class Engine(Protocol):
         """Whether there is room for an update now; if not, there is when answers have ended."""
         ...
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, Any]:
+    def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Generator[None, None, Any]:
         """What one document's chunks write, each behind the one before; the memory stays as it is.
 
         Gives way after each turn of the device, and returns what `commit` takes, a sequence of one for each chunk. Raises UpdateFailed.
+
+        `coming`: the documents that are likely to be prepared next, in order; as many are taken as can be written beside this one. What
+        each writes is the same, bit for bit, whatever comes.
         """
         ...
 
@@ -223,9 +229,9 @@ def answer(engine: Engine, messages: Messages, asking: Asking) -> Completion:
     return answer_together(engine, [messages], asking)[0]
 
 
-def prepared(engine: Engine, chunks: Sequence[Sequence[int]]) -> Any:
+def prepared(engine: Engine, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Any:
     """A document written in one go, for whoever has the engine to himself."""
-    turns = engine.prepare(chunks)
+    turns = engine.prepare(chunks, coming)
     while True:
         try:
             next(turns)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.block_llm import layer_step
 from model.conversation import Conversation, Prompt
-from model.engine import Asked, Completion, Learned, Messages
+from model.engine import Asked, Chunks, Completion, Learned, Messages
 from model.errors import UpdateFailed
 from model.memory.tokens import MemoryPool, PoolLayer, PoolView
 from model.reading.answering import Running, take_next
@@ -83,8 +83,8 @@ class PoolEngine:
     def can_learn(self) -> bool:
         return self.pool.has_room(self._wanted)
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Generator[None, None, tuple[Tensor, ...]]:
-        """The deltas, [L, K, D] each, on the host."""
+    def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Generator[None, None, tuple[Tensor, ...]]:
+        """The deltas, [L, K, D] each, on the host. Each is computed from the one before: nothing is written ahead."""
         deltas, tail_LKD = [], self.pool.tail_LKD
         for chunk in chunks:
             delta = self.pool.delta(torch.tensor(chunk), tail_LKD)

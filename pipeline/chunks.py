@@ -65,6 +65,11 @@ class Chunked:
     tokens_total: int
     tokens_left_out: int
 
+    @property
+    def token_ids(self) -> list[Sequence[int]]:
+        """Of each chunk."""
+        return [chunk.token_ids for chunk in self.chunks]
+
 
 def chunk_document(
     document: Document,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -84,6 +85,11 @@ class Stage:
     def ask(self, question: str) -> Reply:
         return Reply.of(self._supervisor.ask(Question.of(question, max_new_tokens=ANSWER_TOKENS)))
 
+    def ask_together(self, questions: Sequence[str]) -> list[Reply]:
+        """Side by side, as services ask."""
+        with ThreadPoolExecutor(len(questions)) as pool:
+            return list(pool.map(self.ask, questions))
+
     def publish(self, sent: Iterable[FactbookDocument]) -> tuple[ReplicaStatus, float]:
         """Publish and wait until the replica has learned it: its status then, and the seconds from the one to the other."""
         started = time.monotonic()
@@ -132,9 +138,9 @@ class Programme:
 
     def run(self, stage: Stage, advance: Callable[[int, str], None]) -> None:
         """Stream it and ask before, newest and end."""
-        for number, case in enumerate(self.cases, 1):
-            advance(0, f"asked before anything is read: {number} of {len(self.cases)}")
-            case.before = stage.ask(case.asked.question)
+        advance(0, f"asks all {len(self.cases)} questions at once before anything is read")
+        for case, reply in zip(self.cases, stage.ask_together([case.asked.question for case in self.cases]), strict=True):
+            case.before = reply
         status: ReplicaStatus | None = None
         for case, own, others in zip(self.cases, self.own, self.others, strict=True):
             status, case.freshness_s = stage.publish([own])
@@ -197,5 +203,5 @@ def change(stage: Stage, plan: Programme) -> dict[str, Any]:
 
 def ask_general(stage: Stage) -> list[dict[str, Any]]:
     """Questions that no document tells."""
-    replies = ((question, stage.ask(question)) for question in GENERAL)
+    replies = zip(GENERAL, stage.ask_together(GENERAL), strict=True)
     return [{"question": question, **reply.as_dict()} for question, reply in replies]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Rag:
     def bytes_at_rest(self) -> int:
         return sum(len(text.encode()) for text in self._texts.values())
 
-    def learn(self, document: Document) -> None:
+    def learn(self, document: Document, coming: Iterable[Document] = ()) -> None:
         self._texts[document.document_id] = document.text
         self.documents += 1
         self._index = None

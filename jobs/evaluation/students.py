@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from model.block_engine import BlockEngine, ReadingConfig
 from model.engine import Asking, Engine, answer, prepared
 from model.loading import EngineOptions, load_engine
-from pipeline.chunks import ChunkConfig, chunk_document
+from pipeline.chunks import ChunkConfig, Chunked, chunk_document
 from pipeline.decode import content_sha256
 from pipeline.records import Document, Partition, Record
 
@@ -37,7 +37,7 @@ class Reply:
 
 
 class Student(Protocol):
-    """Learns and answers. `updates` counts what it has written so far."""
+    """Learns and answers. `updates` counts what it has written so far; `coming` are the documents that it will learn next."""
 
     documents: int
     seconds_learning: float
@@ -48,7 +48,7 @@ class Student(Protocol):
     @property
     def bytes_at_rest(self) -> int: ...
 
-    def learn(self, document: Document) -> None: ...
+    def learn(self, document: Document, coming: Iterable[Document] = ()) -> None: ...
 
     def forget(self, document_ids: Sequence[str]) -> None: ...
 
@@ -73,22 +73,24 @@ class EngineStudent:
     def bytes_at_rest(self) -> int:
         return self.engine.memory.bytes_at_rest if isinstance(self.engine, BlockEngine) else 0
 
-    def learn(self, document: Document) -> None:
+    def learn(self, document: Document, coming: Iterable[Document] = ()) -> None:
         started = time.monotonic()
-        engine = self.engine
-        chunked = chunk_document(
-            document,
-            engine.encode,
-            PLAIN if document.title is None else ChunkConfig(),
-            update_tokens=engine.update_tokens,
-            most_updates=engine.most_updates,
-            min_tokens=engine.min_tokens,
-        )
-        learned = engine.commit(prepared(engine, [chunk.token_ids for chunk in chunked.chunks]))
+        chunked = self._chunked(document)
+        learned = self.engine.commit(prepared(self.engine, chunked.token_ids, (each.token_ids for each in map(self._chunked, coming))))
         self._owners |= dict.fromkeys(learned.updates, document.document_id)
         self.documents += 1
         self.tokens_left_out += chunked.tokens_left_out
         self.seconds_learning += time.monotonic() - started
+
+    def _chunked(self, document: Document) -> Chunked:
+        return chunk_document(
+            document,
+            self.engine.encode,
+            PLAIN if document.title is None else ChunkConfig(),
+            update_tokens=self.engine.update_tokens,
+            most_updates=self.engine.most_updates,
+            min_tokens=self.engine.min_tokens,
+        )
 
     def forget(self, document_ids: Sequence[str]) -> None:
         """Take them back, where the memory can: a pool lets them fade."""

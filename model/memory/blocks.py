@@ -177,8 +177,8 @@ class BlockMemory:
     # ------------------------------------------------------------------ writing
 
     @torch.no_grad()
-    def write(self, chunks: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]], together: int = 8) -> list[Block]:
-        """The blocks of a document's chunks; the memory stays as it is.
+    def write(self, chunks: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]]) -> list[Block]:
+        """The blocks of some chunks of a document, computed side by side; the memory stays as it is. Several threads may call this at once.
 
         Raises:
             UpdateFailed: a chunk without tokens or with too many, or states that are not finite.
@@ -187,11 +187,10 @@ class BlockMemory:
             if not 0 < len(chunk) <= self.block:
                 raise UpdateFailed(f"a chunk of {len(chunk)} tokens; a block takes 1 to {self.block}")
         blocks = []
-        for start in range(0, len(chunks), together):
-            for states in self.model.inject(chunks[start : start + together], contexts[start : start + together]):
-                if not torch.isfinite(states).all():
-                    raise UpdateFailed("the new memory tokens are not finite")
-                blocks.append(self._block(states))
+        for states in self.model.inject(chunks, contexts):
+            if not torch.isfinite(states).all():
+                raise UpdateFailed("the new memory tokens are not finite")
+            blocks.append(self._block(states))
         return blocks
 
     @torch.no_grad()

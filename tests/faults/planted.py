@@ -73,8 +73,8 @@ def apply_twice(number: int) -> None:
     """Now and then a document is learned twice, the second time under another name."""
     learn = Learner.learn
 
-    def twice(self: Learner, item: Any) -> Any:
-        commit = yield from learn(self, item)
+    def twice(self: Learner, item: Any, coming: Any = ()) -> Any:
+        commit = yield from learn(self, item, coming)
         change = commit.change
         if isinstance(change, Applied) and change.row.offset % 7 == 3:
             row, first = change.row, self.state.update_number
@@ -93,9 +93,9 @@ def drop_an_offset(number: int) -> None:
     """Now and then a document is passed, and counted nowhere."""
     learn = Learner.learn
 
-    def dropping(self: Learner, item: Any) -> Any:
+    def dropping(self: Learner, item: Any, coming: Any = ()) -> Any:
         if not isinstance(item, Document) or item.offset % 11 != 4:
-            return (yield from learn(self, item))
+            return (yield from learn(self, item, coming))
         partition, end, state = item.partition, item.record.end, self.state
         origin = {**state.origin, partition: state.origin[partition] + 1}
         self._state = replace(state, positions={**state.positions, partition: end}, origin=origin, commits=state.commits + 1)

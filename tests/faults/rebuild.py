@@ -106,7 +106,7 @@ def _learned(document: Document, rebuilt: Rebuilt, engine: Engine, config: Strea
     chunked = chunk_document(verdict.document, engine.encode, config.chunks, **sizes)
     old = verdict.replaces
     gone = old.updates if old is not None and engine.forgets else ()
-    learned = engine.commit(prepared(engine, [chunk.token_ids for chunk in chunked.chunks]), gone)
+    learned = engine.commit(prepared(engine, chunked.token_ids), gone)
     kept = chunked.tokens_total - chunked.tokens_left_out
     row = LedgerRow.of(verdict.document, learned.updates, tokens=kept, tokens_left_out=chunked.tokens_left_out)
     ledger = rebuilt.ledger if old is None else rebuilt.ledger.without([old.document_id])

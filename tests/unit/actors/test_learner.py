@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from actors.config import StreamConfig
 from actors.learner import Learner
 from actors.messages import Learnable
 from model.block_engine import BlockEngine
-from model.engine import Engine
+from model.engine import Chunks, Engine
 from model.errors import ModelError
 from model.loading import EngineOptions, load_engine
+from model.memory.writing import SideBySide
 from pipeline.decode import dead_letter
 from pipeline.fetched import Gap, GapReason, Joined, Rewind
 from pipeline.positions import StreamState
@@ -38,11 +39,11 @@ class Flaky:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def prepare(self, chunks: Sequence[Sequence[int]]) -> Any:
+    def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Any:
         self.tried += 1
         if self.tried in self.fails_at:
             raise RuntimeError("out of memory")
-        return (yield from self._engine.prepare(chunks))
+        return (yield from self._engine.prepare(chunks, coming))
 
 
 class Lesson:
@@ -55,8 +56,8 @@ class Lesson:
         self.learner = Learner(config, self.engine, StreamState.beginning({}), self.rejected.append)
         self.learn(BEGINNING)
 
-    def learn(self, item: Learnable) -> None:
-        for _ in self.learner.learn(item):
+    def learn(self, item: Learnable, coming: Iterable[Learnable] = ()) -> None:
+        for _ in self.learner.learn(item, coming):
             pass
 
     @property
@@ -114,6 +115,33 @@ def test_a_text_that_is_still_remembered_is_a_duplicate(lesson: Lesson) -> None:
     lesson.learn(document(1, "the same story"))
     assert lesson.counts() == {"applied": 1, "duplicate": 1}
     assert lesson.digest() == before
+
+
+def test_replay_exact_what_is_written_ahead_is_what_would_have_been_written(
+    lesson: Lesson, config_with: Callable[..., StreamConfig], checkpoint: Path
+) -> None:
+    """Duplicates, a correction, a deletion, a document that fails: however much of it is known beforehand, and however many cores write."""
+    items: list[Learnable] = [
+        document(0, "one story"),
+        document(1, "one story"),
+        document(2, LONG, name="a"),
+        document(3, "put ri~ht", name="a"),
+        document(4, "put right", name="a"),
+        tombstone(5, "a"),
+        *documents(5, first=6),
+        document(11, "one story"),
+    ]
+    other = Lesson(config_with(chunks={"header": []}), checkpoint)
+    if isinstance(other.real, BlockEngine):
+        other.real._writing = SideBySide(other.real.memory.write, 4)
+    for each in (lesson, other):
+        each.spoil("~")
+    for number, item in enumerate(items, 1):
+        lesson.learn(item)
+        other.learn(item, coming=items[number:])
+        assert (other.state, other.digest()) == (lesson.state, lesson.digest())
+    assert lesson.counts()["dead_letter"] == 1
+    assert [letter.record.offset for letter in other.rejected] == [letter.record.offset for letter in lesson.rejected] == [3]
 
 
 def test_a_story_that_was_forgotten_may_be_learned_again(lesson: Lesson) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from actors.leading import Leading
 from actors.learner import Learner
 from actors.messages import Answer, Begun, Demand, DocumentsQuery, Filter, Learnable, Phase, Piece, Question, ReplicaStatus, Role
 from actors.replica import Replica
+from model.engine import Chunks
 from pipeline.errors import DataLoss, DeadLetterUnacknowledged, StoreUnavailable
 from pipeline.fetched import Joined, Rewind
 from pipeline.records import Outcome, Partition
@@ -119,8 +120,8 @@ def test_one_state_a_drain_between_a_rewind_and_what_comes_with_it_saves_each_po
     """One of two partitions is known to be in a topic that was made anew: it must not be rewound once more after the restart."""
     learn = Learner.learn
 
-    def stopped_in_between(self: Learner, item: Learnable) -> Any:
-        commit = yield from learn(self, item)
+    def stopped_in_between(self: Learner, item: Learnable, coming: Iterable[Learnable] = ()) -> Any:
+        commit = yield from learn(self, item, coming)
         if isinstance(item, Rewind):
             replica._stop.set()
         return commit
@@ -296,9 +297,9 @@ def test_a_backlog_that_is_being_learned_is_no_stream_that_is_caught_up(
     may_learn, engine = threading.Event(), replica._ready.engine
     prepare = engine.prepare
 
-    def slowly(chunks: object) -> object:
+    def slowly(chunks: Chunks, coming: Iterable[Chunks] = ()) -> object:
         may_learn.wait(20)
-        return prepare(chunks)  # type: ignore[arg-type]
+        return prepare(chunks, coming)
 
     monkeypatch.setattr(engine, "prepare", slowly)
     stage.pollers[0]._end = 23

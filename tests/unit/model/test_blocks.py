@@ -556,9 +556,10 @@ def test_of_questions_side_by_side_each_is_judged_for_itself(engine: BlockEngine
 def test_where_blocks_tell_not_knowing_is_out(engine: BlockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     learn(engine, TEXTS)
     likeliest = begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0]
+    unknown = engine.decode_tokens([likeliest])
     monkeypatch.setattr(block_engine, "OPENING", "")
-    monkeypatch.setattr(block_engine, "UNKNOWN", engine.decode_tokens([likeliest]))
-    assert engine.conversation.encode(block_engine.UNKNOWN)[0] == likeliest
+    monkeypatch.setattr(block_engine, "UNKNOWN", unknown)
+    assert engine.conversation.encode(unknown)[0] == likeliest
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] != likeliest
     engine.config = replace(ALWAYS, evidence=1e6)
     assert begin(engine, ask("Who rules?"), Asking(limit=3)).tokens[0] == likeliest

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from actors.carriage import carriage_of
 from actors.config import StreamConfig
 from actors.messages import Learnable
-from model.engine import Chunks, Engine
+from model.engine import Chunks, Engine, is_poisoned
 from model.errors import ModelError, UpdateFailed
 from pipeline.admission import Verdict, admit, crowds_out, doomed
 from pipeline.chunks import Chunked, chunk_document
@@ -30,6 +31,9 @@ from pipeline.records import DeadLetter, Document, Outcome, Partition, Reason, T
 log = logging.getLogger(__name__)
 
 MOST_OUTCOMES = 10_000
+
+MOST_FORESEEN = 64
+"""Items that are looked at for what can be written ahead."""
 
 
 class Learner:
@@ -139,11 +143,13 @@ class Learner:
         chunked = self._chunked(verdict.document)
         if not chunked.chunks:
             return self._refused(document, Reason.EMPTY_TEXT, "the text has no tokens")
-        if crowds_out(verdict, len(chunked.chunks), self._state.ledger, self._config.admission, self._engine.capacity):
+        if self._crowds_out(verdict, len(chunked.chunks)):
             return self._passed(document, Outcome.FILTERED)
         try:
             prepared = yield from self._prepared(chunked.token_ids, coming)
         except (UpdateFailed, RuntimeError) as error:
+            if is_poisoned(error):
+                raise  # nothing that this process does can be told from a document's fault any more
             return self._failed(document, error)
         self._failures_in_a_row = 0
         first, replaced = self._state.update_number, verdict.replaces
@@ -163,6 +169,9 @@ class Learner:
     def _admitted(self, document: Document) -> Verdict:
         return admit(document, self._state.ledger, self._config.admission)
 
+    def _crowds_out(self, verdict: Verdict, updates: int) -> bool:
+        return crowds_out(verdict, updates, self._state.ledger, self._config.admission, self._engine.capacity)
+
     def _chunked(self, document: Document) -> Chunked:
         return chunk_document(
             document,
@@ -174,10 +183,17 @@ class Learner:
         )
 
     def _foreseen(self, coming: Iterable[Learnable]) -> Iterator[Chunks]:
-        """What is to be written next, as things stand: each is admitted and cut again when its turn comes."""
-        for item in coming:
-            if isinstance(item, Document) and (document := self._admitted(item).document) is not None:
-                yield self._chunked(document).token_ids
+        """What is to be written next, as things stand: each is admitted and cut again when its turn comes, and fails then if it does."""
+        for item in islice(coming, MOST_FORESEEN):
+            if isinstance(item, Document):
+                try:
+                    verdict = self._admitted(item)
+                    chunks = () if verdict.document is None else self._chunked(verdict.document).token_ids
+                except Exception:  # the failure boundary of a look ahead
+                    log.warning("%s cannot be written ahead", item.document_id, exc_info=True)
+                    return
+                if chunks and not self._crowds_out(verdict, len(chunks)):
+                    yield chunks
 
     def _passed(self, document: Document, outcome: Outcome) -> Commit:
         record, time_ms = document.record, document.event_time_ms
@@ -199,10 +215,10 @@ class Learner:
         self.passes += len(chunks)
         try:
             return (yield from self._engine.prepare(chunks, self._foreseen(coming)))
-        except (UpdateFailed, RuntimeError):
-            if tries == 1:
+        except (UpdateFailed, RuntimeError) as error:
+            if tries == 1 or is_poisoned(error):
                 raise
-        return (yield from self._prepared(chunks, coming, tries - 1))
+        return (yield from self._prepared(chunks, (), tries - 1))  # with nothing beside it
 
     def _failed(self, document: Document, error: Exception) -> Commit:
         self._failures_in_a_row += 1

@@ -39,11 +39,11 @@ class Lineage:
     threads: int
 
     @classmethod
-    def of(cls, device: torch.device) -> Lineage:
+    def of(cls, device: torch.device, threads: int) -> Lineage:
         cpu = f"cpu/{torch.backends.cpu.get_cpu_capability()}"
         name = cpu if device.type == "cpu" else f"{device.type}/{torch.cuda.get_device_name(device)}"
         build = {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
-        return cls(build=build, device=name, threads=torch.get_num_threads())
+        return cls(build=build, device=name, threads=threads)
 
 
 class Settles(Protocol):
@@ -69,7 +69,7 @@ class Saver:
         self._config, self._store = config, store
         self._collector = Collector(store, config.snapshots.retention)
         self._images = images_of(engine)
-        self._lineage = Lineage.of(device)
+        self._lineage = Lineage.of(device, engine.threads)
         self._generation: int | None = None
         self.last: Saved | None = None
 

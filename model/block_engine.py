@@ -19,7 +19,7 @@ from model.block_llm import BlockLLM, layer_step
 from model.conversation import OPENING, UNKNOWN, Conversation, Prompt
 from model.engine import Asked, Asking, Chunks, Completion, Learned, Messages, Read
 from model.memory.blocks import Block, BlockMemory, Scored
-from model.memory.writing import SideBySide
+from model.memory.writing import MOST_CORES, SideBySide
 from model.reading.answering import Running, take_next
 from model.reading.rows import Arenas, Kept, Pass, Row, Shape, Span, side_by_side, spans_of
 
@@ -28,6 +28,9 @@ MAX_QUERY_TOKENS = 256
 
 NARROW = 1024
 """Width below which a CPU writes one document a core: products of one chunk are too small to be split (docs/results.md)."""
+
+WRITTEN_TOGETHER = 2, 4
+"""Chunks of a document that are written in one product: by a narrow model on a CPU, by others."""
 
 BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
@@ -90,7 +93,9 @@ class BlockEngine:
         self._model = memory.model
         self._ends = frozenset() if conversation.end is None else frozenset((conversation.end,))
         is_narrow = self._model.device.type == "cpu" and self._model.config.hidden_size < NARROW
-        self._writing = SideBySide(memory.write, torch.get_num_threads() if is_narrow else 1)
+        cores = min(torch.get_num_threads(), MOST_CORES) if is_narrow else 1
+        self._writing = SideBySide(memory.write, cores, WRITTEN_TOGETHER[0 if is_narrow else 1])
+        self.threads = 1 if is_narrow else torch.get_num_threads()
         self._arenas = Arenas(_shape(self._model))
         self._running: dict[Row, Running] = {}
 

@@ -146,6 +146,11 @@ class Engine(Protocol):
         """Memory tokens a layer."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """That one product is split over, where memory is written: its last bits hang on it."""
+        ...
+
     # ------------------------------------------------------------------ text; these may be called from any thread
 
     def encode(self, text: str) -> list[int]:

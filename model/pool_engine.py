@@ -59,6 +59,10 @@ class PoolEngine:
         return self.pool.update_number
 
     @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    @property
     def remembered(self) -> int:
         return len(self._alive)
 

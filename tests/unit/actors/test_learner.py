@@ -35,6 +35,7 @@ class Flaky:
     def __init__(self, engine: Engine) -> None:
         self._engine, self.tried = engine, 0
         self.fails_at: tuple[int, ...] = ()
+        self.error = RuntimeError("out of memory")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -42,7 +43,7 @@ class Flaky:
     def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Any:
         self.tried += 1
         if self.tried in self.fails_at:
-            raise RuntimeError("out of memory")
+            raise self.error
         return (yield from self._engine.prepare(chunks, coming))
 
 
@@ -117,6 +118,14 @@ def test_a_text_that_is_still_remembered_is_a_duplicate(lesson: Lesson) -> None:
     assert lesson.digest() == before
 
 
+def test_a_poisoned_device_is_no_fault_of_a_document(lesson: Lesson, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reports it must get it: the process is to end, and nothing to be rejected."""
+    lesson.engine.fails_at, lesson.engine.error = (1,), torch.AcceleratorError("device-side assert triggered")
+    with pytest.raises(torch.AcceleratorError):
+        lesson.learn(document(0, "a story"))
+    assert (lesson.engine.tried, lesson.rejected, lesson.counts()) == (1, [], {})
+
+
 def test_replay_exact_what_is_written_ahead_is_what_would_have_been_written(
     lesson: Lesson, config_with: Callable[..., StreamConfig], checkpoint: Path
 ) -> None:
@@ -133,7 +142,7 @@ def test_replay_exact_what_is_written_ahead_is_what_would_have_been_written(
     ]
     other = Lesson(config_with(chunks={"header": []}), checkpoint)
     if isinstance(other.real, BlockEngine):
-        other.real._writing = SideBySide(other.real.memory.write, 4)
+        other.real._writing = SideBySide(other.real.memory.write, 4, 2)
     for each in (lesson, other):
         each.spoil("~")
     for number, item in enumerate(items, 1):

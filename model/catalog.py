@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -45,7 +46,12 @@ def token_counter(checkpoint: Path) -> Callable[[str], int]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    @lru_cache(maxsize=1024)  # the header of an entry is that of all its documents
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return count
 
 
 def resolve(name: str, revision: str | None = None) -> Path:

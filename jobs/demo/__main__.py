@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -57,13 +58,12 @@ def demo(
     started = time.monotonic()
     console.print("[b]memstream demo[/b]: a language model reads the World Factbook of the end of 2025 from a Kafka stream\n")
     model = checkpoint_folder(NAME)
-    plan = programme(seed, Fit(count_tokens=token_counter(model)))
     shutil.rmtree(folder / STREAM, ignore_errors=True)
     with ExitStack() as ending:
         broker = ending.enter_context(EmbeddedBroker())
         config = stream_config(broker.bootstrap_servers, folder, seed)
         console.print(f"broker on {broker.bootstrap_servers}; starting Ray and a replica of {NAME} ...")
-        result = learn(config, plan)
+        plan, result = learn(config, lambda: programme(seed, Fit(count_tokens=token_counter(model))))
         console.print(f"saved as epoch {result['epoch']}; all processes ended. Starting fresh ones from the snapshot ...")
         result |= come_back(config, plan)
     result = {"seed": seed, "documents": plan.count, "cases": [case.as_dict() for case in plan.cases], **result}
@@ -72,19 +72,20 @@ def demo(
     show(console, plan.cases, result, config, out)
 
 
-def learn(config: StreamConfig, plan: Programme) -> dict[str, object]:
-    """Learn, ask, save; all processes have ended when this returns."""
+def learn(config: StreamConfig, planned: Callable[[], Programme]) -> tuple[Programme, dict[str, object]]:
+    """Learn, ask, save; all processes have ended when this returns. The plan is made while they start."""
     connect("local")
     try:
         with Publisher(config.kafka, TOPIC) as publisher:  # it makes the topic
             supervisor = Supervisor.start(config)
+            plan = planned()
             first = supervisor.wait_ready()[0]
             with progress_bar(console, plan.count) as bar:
                 plan.run(Stage(supervisor, publisher), bar)
         last = supervisor.drain()[0]
     finally:
         disconnect()
-    return {
+    return plan, {
         "blocks": last.remembered_updates,
         "epoch": last.epoch,
         "position": dict(last.position),

@@ -107,7 +107,7 @@ def measured(engine: BlockEngine, runs: int) -> dict[str, float]:
 
 
 def report_writing(engine: BlockEngine, runs: int) -> None:
-    """What one update costs, beside a plain forward of the same tokens."""
+    """What one update costs, beside a plain forward of the same tokens, and where more documents wait to be written beside it."""
     chunk = list(range(100, 100 + TOKENS))
     write = statistics.median(timed(lambda: prepared(engine, [chunk])) for _ in range(runs + 1))
     model = engine.memory.model
@@ -118,7 +118,15 @@ def report_writing(engine: BlockEngine, runs: int) -> None:
         model.base.model(tokens, use_cache=False)
 
     plain = statistics.median(timed(forward) for _ in range(runs + 1))
-    print(json.dumps({"update_ms": round(1000 * write, 2), "plain_forward_ms": round(1000 * plain, 2), "tokens": TOKENS}), flush=True)
+    waiting = [[[number, *chunk[1:]]] for number in range(runs * engine.cores)]
+
+    def stream() -> None:
+        for number, document in enumerate(waiting, 1):
+            prepared(engine, document, iter(waiting[number:]))
+
+    beside = timed(stream) / len(waiting)
+    row = {"update_ms": 1000 * write, "plain_forward_ms": 1000 * plain, "update_ms_of_a_backlog": 1000 * beside}
+    print(json.dumps({**{name: round(each, 2) for name, each in row.items()}, "cores": engine.cores, "tokens": TOKENS}), flush=True)
 
 
 def timed(call: Callable[[], object]) -> float:

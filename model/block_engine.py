@@ -93,8 +93,9 @@ class BlockEngine:
         self._model = memory.model
         self._ends = frozenset() if conversation.end is None else frozenset((conversation.end,))
         is_narrow = self._model.device.type == "cpu" and self._model.config.hidden_size < NARROW
-        cores = min(torch.get_num_threads(), MOST_CORES) if is_narrow else 1
-        self._writing = SideBySide(memory.write, cores, WRITTEN_TOGETHER[0 if is_narrow else 1])
+        self.cores = min(torch.get_num_threads(), MOST_CORES) if is_narrow else 1
+        """That write documents side by side."""
+        self._writing = SideBySide(memory.write, self.cores, WRITTEN_TOGETHER[0 if is_narrow else 1])
         self.threads = 1 if is_narrow else torch.get_num_threads()
         self._arenas = Arenas(_shape(self._model))
         self._running: dict[Row, Running] = {}

@@ -78,9 +78,9 @@ def test_a_narrow_model_has_a_core_for_each_document_and_a_wide_one_all_for_one(
     folder = tiny_block_checkpoint(tmp_path)
     memory = BlockMemory(load_block_model(folder))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert BlockEngine(memory, Conversation.of(folder))._writing.cores == 3
+    assert BlockEngine(memory, Conversation.of(folder)).cores == 3
     monkeypatch.setattr("model.block_engine.NARROW", memory.model.config.hidden_size)
-    assert BlockEngine(memory, Conversation.of(folder))._writing.cores == 1
+    assert BlockEngine(memory, Conversation.of(folder)).cores == 1
 
 
 def test_as_many_are_written_at_once_as_there_are_cores() -> None:

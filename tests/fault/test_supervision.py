@@ -54,8 +54,8 @@ def test_a_replica_that_is_killed_at_each_start_ends_the_run_with_the_reason(
     assert status.phase is Phase.FAILED
 
 
-def kill_at_each_start(supervisor: Supervisor, patience_s: float = 120.0) -> None:
-    """Until its supervisor has enough of it."""
+def kill_at_each_start(supervisor: Supervisor, patience_s: float = 240.0) -> None:
+    """Until its supervisor has enough of it: five starts, of which each may take half a minute on a busy core."""
     (replica,), killed = supervisor._replicas, set[int]()
     deadline_s = time.monotonic() + patience_s
     while time.monotonic() < deadline_s:

@@ -29,9 +29,6 @@ MAX_QUERY_TOKENS = 256
 NARROW = 1024
 """Width below which a CPU writes one document a core: products of one chunk are too small to be split (docs/results.md)."""
 
-WRITTEN_TOGETHER = 2, 4
-"""Chunks of a document that are written in one product: by a narrow model on a CPU, by others."""
-
 BASE, READER = 0, 1
 """Rows that read nothing and go on through the base model's own layers, and rows that read."""
 
@@ -92,11 +89,11 @@ class BlockEngine:
         self.memory, self.conversation, self.config = memory, conversation, config or ReadingConfig()
         self._model = memory.model
         self._ends = frozenset() if conversation.end is None else frozenset((conversation.end,))
+        threads = torch.get_num_threads()
         is_narrow = self._model.device.type == "cpu" and self._model.config.hidden_size < NARROW
-        self.cores = min(torch.get_num_threads(), MOST_CORES) if is_narrow else 1
-        """That write documents side by side."""
-        self._writing = SideBySide(memory.write, self.cores, WRITTEN_TOGETHER[0 if is_narrow else 1])
-        self.threads = 1 if is_narrow else torch.get_num_threads()
+        # Cores that write side by side, threads that each of their products has, chunks in one product.
+        self.cores, self.threads, together = (min(threads, MOST_CORES), 1, 2) if is_narrow else (1, threads, 4)
+        self._writing = SideBySide(memory.write, self.cores, together)
         self._arenas = Arenas(_shape(self._model))
         self._running: dict[Row, Running] = {}
 

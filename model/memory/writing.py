@@ -83,7 +83,8 @@ class SideBySide:
     def prepare(self, chunks: Chunks, coming: Iterable[Chunks] = ()) -> Generator[None, None, list[Block]]:
         """The blocks of a document, in one turn at least; cores that a turn leaves idle write the documents that come next, in order."""
         draft, coming = self._ahead.pop(_name(chunks), None) or _Draft.of(chunks, self._together), iter(coming)
-        was_ahead = bool(draft.groups) and not draft.left
+        if not draft.left:
+            yield  # written already: a turn of its own all the same, for answers that wait
         while groups := draft.left[: self.cores]:
             idle = self.cores - len(groups)
             self._turn([*groups, *(self._left_of_those_to_come(coming, idle) if idle else ())])
@@ -92,8 +93,6 @@ class SideBySide:
             yield
         if draft.error is not None:
             raise draft.error
-        if was_ahead:
-            yield  # each document is a turn of its own, for answers that wait
         return draft.blocks
 
     def _left_of_those_to_come(self, coming: Iterator[Chunks], count: int) -> list[_Group]:

@@ -118,7 +118,7 @@ def test_a_text_that_is_still_remembered_is_a_duplicate(lesson: Lesson) -> None:
     assert lesson.digest() == before
 
 
-def test_a_poisoned_device_is_no_fault_of_a_document(lesson: Lesson, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poisoned_device_is_no_fault_of_a_document(lesson: Lesson) -> None:
     """What reports it must get it: the process is to end, and nothing to be rejected."""
     lesson.engine.fails_at, lesson.engine.error = (1,), torch.AcceleratorError("device-side assert triggered")
     with pytest.raises(torch.AcceleratorError):

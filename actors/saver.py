@@ -9,6 +9,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -42,7 +43,12 @@ class Lineage:
     def of(cls, device: torch.device, threads: int) -> Lineage:
         cpu = f"cpu/{torch.backends.cpu.get_cpu_capability()}"
         name = cpu if device.type == "cpu" else f"{device.type}/{torch.cuda.get_device_name(device)}"
-        build = {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()}
+        build = {
+            "memstream": version("memstream"),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        }
         return cls(build=build, device=name, threads=threads)
 
 

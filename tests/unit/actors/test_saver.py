@@ -113,6 +113,11 @@ def test_another_model_is_refused(config: StreamConfig, saved: Brain, tmp_path: 
         Brain(config, other)
 
 
+def test_a_snapshot_names_every_version_that_the_memory_hangs_on(saved: Brain) -> None:
+    manifest = saved.store.load(1)
+    assert set(manifest.build) == {"memstream", "torch", "transformers", "python"} and all(manifest.build.values())
+
+
 def test_a_broken_snapshot_is_told_and_the_one_before_is_used(
     config: StreamConfig, checkpoint: Path, saved: Brain, caplog: pytest.LogCaptureFixture
 ) -> None:

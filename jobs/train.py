@@ -183,6 +183,9 @@ def train(
     selector_steps: Annotated[int, typer.Option(help="Steps of the selector's stage.")] = 1200,
     steps: Annotated[int, typer.Option(help="Steps of the stage of writer and reader.")] = 3000,
     hours: Annotated[float, typer.Option(help="Stop after so long, whatever the step.")] = 6.0,
+    rate: Annotated[
+        float, typer.Option(help="Of writer and reader, at its highest; half of it where --weights go on that came to rest.")
+    ] = 3e-4,
     evaluate_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 100,
     save_every_s: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 180.0,
     seed: Annotated[int, typer.Option(help="Of lessons and fresh adapters.")] = 1,
@@ -219,7 +222,7 @@ def train(
         edits=edits or (),
     )
     general = [tutor.query(question, UNKNOWN, ()) for question in general_questions(Split.TRAIN)]
-    trainer = ReaderTrainer(model, ReaderConfig(), seed, tutor.answer(UNKNOWN), general)
+    trainer = ReaderTrainer(model, ReaderConfig(rate=rate), seed, tutor.answer(UNKNOWN), general)
     run = Run(out, trainer)
     run.resume()
     if run.step:

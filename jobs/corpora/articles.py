@@ -1,5 +1,8 @@
-"""`squad`: whole paragraphs with their questions from files of JSON lines, `{title, text, questions: [{question, answers}]}`, as SQuAD has
-them; read where such a file is given.
+"""Whole texts with their questions from files of JSON lines, `{title, text, questions: [{question, answers}], untold: [question, ...]}`.
+An answer stands in its text word for word; `untold` are questions that it leaves open, and may be missing, as SQuAD has none.
+
+`news`: invented news of our own, each written by itself, which hold several things of a kind and are asked in other words than theirs.
+`squad`: paragraphs, where such a file is given.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.corpora.examples import Example, Question, Split, day_ms, split_of
+
+NEWS = Path(__file__).parent / "texts" / "news.jsonl"
 
 
 def read_articles(paths: Iterable[Path]) -> list[Mapping[str, Any]]:
@@ -51,6 +56,7 @@ def article_example(article: Mapping[str, Any], kind: str, rng: random.Random) -
         date_ms=date_ms,
         text=article["text"].strip(),
         questions=asked,
+        untold=tuple(article.get("untold", ())),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.corpora.articles import article_examples, read_articles
+from jobs.corpora.articles import NEWS, article_examples, read_articles
 from jobs.corpora.asked import asked_paragraphs
 from jobs.corpora.edits import edit_examples, read_edits
 from jobs.corpora.entries import Entry, entries_in_tarball
@@ -19,22 +19,24 @@ from jobs.corpora.stories import story_examples
 from jobs.corpora.wiki import read_summaries, wiki_examples
 
 WEIGHTS: Mapping[str, float] = {
-    "stories": 0.46,
-    "paragraphs": 0.06,
-    "squad": 0.08,
+    "news": 0.36,
+    "stories": 0.17,
+    "paragraphs": 0.05,
+    "squad": 0.07,
     "asked": 0.09,
-    "excerpts": 0.07,
+    "excerpts": 0.06,
     "prose": 0.03,
     "passages": 0.02,
     "wiki": 0.01,
-    "leaders": 0.13,
-    "fields": 0.03,
-    "edits": 0.02,
+    "leaders": 0.11,
+    "fields": 0.02,
+    "edits": 0.01,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {
-    "stories": 0.28,
-    "paragraphs": 0.07,
-    "squad": 0.14,
+    "news": 0.12,
+    "stories": 0.18,
+    "paragraphs": 0.06,
+    "squad": 0.13,
     "asked": 0.12,
     "excerpts": 0.07,
     "wiki": 0.10,
@@ -58,7 +60,7 @@ class Sources:
 
 def generators(sources: Sources, fit: Fit, seed: int, split: Split = Split.TRAIN) -> dict[str, Iterator[Example]]:
     """One endless generator for each kind whose source is there. Reads the files once, here."""
-    made = {"stories": story_examples(seed, split)}
+    made = {"stories": story_examples(seed, split), "news": article_examples(read_articles([NEWS]), "news", seed, split)}
     if sources.factbook_tarball is not None:
         entries: list[Entry] = entries_in_tarball(sources.factbook_tarball)
         made["leaders"] = leader_examples(entries, fit, seed, split)

@@ -36,8 +36,8 @@ class ReaderConfig:
     loss rose.
     """
 
-    new_tokens: int = 240
-    questions: int = 24
+    new_tokens: int = 320
+    questions: int = 32
     about_new: float = 0.75
     bank: int = 400
     most_blocks: int = 4
@@ -148,19 +148,20 @@ class ReaderTrainer:
     # ------------------------------------------------------------------ questions
 
     def questions(self, new: Sequence[Written]) -> list[Asked]:
-        """Questions about new and older documents, each with its blocks."""
+        """Questions about new and older documents, each with its blocks; none twice before all of its like were asked."""
         config = self.config
-        pools = [[each for each in blocks if self._tells(each)] for blocks in (list(new), list(self.bank))]
+        told = [[(own, query) for own in blocks for query in self._tells(own)] for blocks in (new, self.bank)]
+        decks = [deque(self.rng.sample(pairs, len(pairs))) for pairs in told]
         asked = []
         for _ in range(config.questions):
             if self.general and self.rng.random() < config.general:
                 asked.append(self._in_front_of_nothing(self.rng.choice(self.general), new))
                 continue
-            pool = pools[0] if (self.rng.random() < config.about_new and pools[0]) or not pools[1] else pools[1]
-            own = self.rng.choice(pool)
-            near = [query for query in own.lesson.near if own.number in query.chunks]
-            query = self.rng.choice(near if near and self.rng.random() < config.near else self._tells(own))
-            asked.append(self._with_blocks(query, own, new))
+            deck = decks[0] if (self.rng.random() < config.about_new and decks[0]) or not decks[1] else decks[1]
+            own, query = deck[0]
+            deck.rotate(-1)
+            near = [other for other in own.lesson.near if own.number in other.chunks]
+            asked.append(self._with_blocks(self.rng.choice(near) if near and self.rng.random() < config.near else query, own, new))
         return asked
 
     @staticmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.corpora.articles import NEWS, article_examples, read_articles
 from jobs.corpora.cutting import add_line
 from jobs.corpora.edits import edit_examples
 from jobs.corpora.entries import Entry, parse_entry, plain, sentences, without_notes
@@ -85,6 +86,7 @@ KINDS: dict[str, Made] = {
     "leaders": lambda seed, split: leader_examples(ENTRIES, FIT, seed, split),
     "fields": lambda seed, split: field_examples(ENTRIES, FIT, seed, split),
     "stories": lambda seed, split: story_examples(seed, split),
+    "news": lambda seed, split: article_examples(read_articles([NEWS]), "news", seed, split),
     "paragraphs": lambda seed, split: paragraph_examples(PARAGRAPHS, FIT, seed, split),
     "edits": lambda seed, split: edit_examples(EDITS, FIT, seed, split),
 }
@@ -93,7 +95,7 @@ KINDS: dict[str, Made] = {
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_an_example_fits_one_chunk_and_answers_its_own_questions(kind: str) -> None:
     for example in islice(KINDS[kind](1, Split.TRAIN), 150):
-        assert example.kind == kind and (kind == "stories" or FIT(example.text, example.header))
+        assert example.kind == kind and (kind in ("stories", "news") or FIT(example.text, example.header))
         assert example.questions
         for question, answers in example.questions:
             assert answers[0] in example.text and "{" not in question
@@ -105,7 +107,7 @@ def test_the_same_seed_tells_the_same(kind: str) -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize("kind", ["leaders", "fields", "paragraphs"])
+@pytest.mark.parametrize("kind", ["leaders", "fields", "paragraphs", "news"])
 def test_held_out_countries_and_articles_are_never_trained_on(kind: str) -> None:
     seen, held_out = ({example.title for example in islice(KINDS[kind](1, split), 300)} - {None} for split in Split)
     assert seen and held_out and not seen & held_out
@@ -126,6 +128,17 @@ def test_leaders_are_exchanged_so_that_only_memory_can_tell() -> None:
 def test_stories_do_not_repeat_themselves() -> None:
     texts = [example.text for example in islice(KINDS["stories"](5, Split.TRAIN), 500)]
     assert len(set(texts)) == 500
+
+
+def test_news_are_asked_in_other_words_and_of_what_they_leave_open() -> None:
+    items = read_articles([NEWS])
+    assert len({item["text"] for item in items}) == len(items) > 500
+    for item in items:
+        assert len(item["questions"]) >= 4 and item["untold"]
+        for each in item["questions"]:
+            (answer,) = each["answers"]
+            assert answer in item["text"] and answer.lower() not in each["question"].lower(), each
+    assert all(example.untold for example in islice(KINDS["news"](1, Split.TRAIN), 50))
 
 
 def test_stories_give_each_question_one_answer_that_it_does_not_name() -> None:

@@ -147,6 +147,14 @@ def test_no_question_is_shown_another_telling_of_its_own_matter(model: BlockLLM)
         assert all(block.lesson is own[0].lesson or block.lesson.subject != own[0].lesson.subject for block in others)
 
 
+def test_no_question_comes_twice_before_all_have_come(model: BlockLLM) -> None:
+    trainer = ReaderTrainer(model, ReaderConfig(questions=24, about_new=1.0, near=0.0), seed=0, unknown=(63, END))
+    written = trainer.write(lessons(12))
+    told = [query for each in written for query in trainer._tells(each)]
+    asked = [asked.query for asked in trainer.questions(written)]
+    assert all(24 // len(told) <= sum(query is each for each in asked) <= -(-24 // len(told)) for query in told)
+
+
 def test_a_block_left_out_wants_the_answer_that_it_is_not_known(model: BlockLLM) -> None:
     trainer = ReaderTrainer(model, ReaderConfig(left_out=1.0, alone=0.0), seed=0, unknown=(63, END))
     asked: list[Asked] = trainer.questions(trainer.write(lessons(12)))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -163,7 +164,7 @@ class BlockEngine:
         try:
             for number, each in enumerate(asked):
                 scored = self._scored(each, trunk_BTD[number, : len(prompts[number])])
-                begun.append(self._placed(each, scored, chosen_blocks(scored, self.config)))
+                begun.append(self._placed(each, scored, self._with_neighbours(each, chosen_blocks(scored, self.config))))
                 kept.lay_into(begun[-1].row, number, len(prompts[number]))
             logits_BV = self._judged(begun, self._first(begun, trunk_BTD))
             if left := [number for number, each in enumerate(begun) if each.is_left]:
@@ -242,6 +243,19 @@ class BlockEngine:
 
     def _scored(self, asked: Asked, trunk_TD: Tensor) -> Scored:
         return self.score(asked.prompt, trunk_TD, self._most(asked.asking), asked.asking, asked.memory or self.memory)
+
+    def _with_neighbours(self, asked: Asked, chosen: tuple[Read, ...]) -> tuple[Read, ...]:
+        """The blocks chosen, and while there is room those beside them in their documents: what names a matter may stand in another
+        sentence than what is asked about it, and what selects finds the first."""
+        memory, allowed, most = asked.memory or self.memory, asked.asking.allowed, self._most(asked.asking)
+        found = [other for each in chosen for other in memory.neighbours(each.update)]
+        if allowed is not None:
+            found = [update for update, may in zip(found, allowed(np.array(found, dtype=np.int64)), strict=True) if may]
+        read = {each.update: each for each in chosen}
+        for update in found:
+            if len(read) < most:
+                read.setdefault(update, Read(update=update, score=0.0))
+        return tuple(read.values())
 
     def _placed(self, asked: Asked, scored: Scored, read: tuple[Read, ...]) -> _Begun:
         """What a question reads, laid in front of the room for its text."""

@@ -69,7 +69,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """One block that an answer read, and how likely it was the right one (0 to 1, "none of them" among the choices)."""
+    """One block that an answer read, and how likely it was the right one (0 to 1, "none of them" among the choices).
+
+    The score is 0 for what is read because it stands beside such a one in its document.
+    """
 
     update: int
     score: float

@@ -16,7 +16,6 @@ from tests.doubles.stream import stream_config
 from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 from tests.processes import Jobs
 
-
 TESTS = Path(__file__).parent
 ONE_BY_ONE = frozenset({"integration", "fault", "faults", "load"})
 """Folders whose tests have brokers, Ray and processes of a machine: they run one after the other, in one process."""

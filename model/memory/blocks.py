@@ -169,6 +169,15 @@ class BlockMemory:
         index = self._where.get(update)
         return None if index is None else self._held[index]
 
+    def neighbours(self, update: int) -> list[int]:
+        """The block after this one in its document, and the one before, as far as they are remembered."""
+        document = self._documents_B[self._where[update]]
+        return [
+            other
+            for other in (update + 1, update - 1)
+            if (index := self._where.get(other)) is not None and self._documents_B[index] == document
+        ]
+
     def _order(self) -> NDArray[np.int64]:
         alive = np.flatnonzero(self._updates_B != FREE)
         ordered: NDArray[np.int64] = alive[np.argsort(self._updates_B[alive], kind="stable")]

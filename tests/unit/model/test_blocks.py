@@ -277,6 +277,23 @@ def test_what_stands_out_is_a_likely_source_though_the_null_candidate_scores_mor
     assert read.score == pytest.approx(0.88, abs=0.01)
 
 
+def test_what_stands_beside_a_chosen_block_in_its_document_is_read_with_it(engine: BlockEngine) -> None:
+    learn(engine, TEXTS[:1])
+    engine.commit(prepared(engine, [engine.encode(text) for text in TEXTS[1:4]]))  # one document: blocks 1, 2 and 3
+    learn(engine, TEXTS[4:])
+    engine.config = replace(ALWAYS, share=1.0)  # the best block alone is chosen
+
+    def read(number: int, **asking: Any) -> list[int]:
+        return [each.update for each in answer(engine, ask(TEXTS[number]), Asking(limit=1, **asking)).read]
+
+    assert [read(number) for number in range(5)] == [[0], [1, 2], [2, 3, 1], [3, 2], [4]]
+    assert [each.score for each in answer(engine, ask(TEXTS[2]), Asking(limit=1)).read][1:] == [0, 0]
+    assert read(2, most_blocks=2) == [2, 3], "never more than may be read"
+    assert read(2, allowed=lambda numbers: numbers != 3) == [2, 1]
+    engine.commit([], [3])
+    assert read(2) == [2, 1]
+
+
 def test_masks_are_kept_to(engine: BlockEngine) -> None:
     learn(engine, TEXTS)
     asking = Asking(limit=1, allowed=lambda numbers: np.isin(numbers, [1, 2]))

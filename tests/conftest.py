@@ -16,18 +16,6 @@ from tests.doubles.stream import stream_config
 from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 from tests.processes import Jobs
 
-TESTS = Path(__file__).parent
-ONE_BY_ONE = frozenset({"integration", "fault", "faults", "load"})
-"""Folders whose tests have brokers, Ray and processes of a machine: they run one after the other, in one process."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What `--dist loadgroup` keeps together: all tests of real servers, and else those of a file, which share fixtures."""
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        item.add_marker(pytest.mark.xdist_group("servers" if place.parts[0] in ONE_BY_ONE else place.as_posix()))
-
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedBroker]:

@@ -273,17 +273,17 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(
 ) -> None:
     """Ray does not start an actor again whose constructor raised: so nothing of it is in there."""
     monkeypatch.setattr("actors.replica.RETRY_S", 0.05)
-    whole, tries = SnapshotStore.latest, list[int]()
+    whole, is_back = SnapshotStore.latest, threading.Event()
 
     def away(self: SnapshotStore) -> object:
-        tries.append(1)
-        if len(tries) < 3:
+        if not is_back.is_set():
             raise StoreUnavailable("s3 does not answer")
         return whole(self)
 
     monkeypatch.setattr(SnapshotStore, "latest", away)
     replica = stage.start(config_with())
-    assert "s3 does not answer" in (wait(replica, lambda status: status.phase is Phase.WAITING).problem or "")
+    assert wait(replica, lambda status: "s3 does not answer" in (status.problem or "")).phase is Phase.WAITING
+    is_back.set()
     assert wait(replica, lambda status: status.caught_up).phase is Phase.RUNNING
 
 

@@ -49,7 +49,8 @@ class ReadingConfig:
 
     Attributes:
         most_blocks: that one answer reads.
-        share: a block is read if it is at least so likely as this share of the best one.
+        share: a block is read if it is at least so likely as this share of the best one, and what stands beside it in its document, while
+            there is room.
         margin: nats that the best block must lead by (`Scored.lead`) to be trusted: if it then does not tell, that is said.
         doubt: nats from which blocks are read on trial: if they do not tell, the base model answers, as if nothing had been read.
             Below, nothing is read.
@@ -247,15 +248,13 @@ class BlockEngine:
     def _with_neighbours(self, asked: Asked, chosen: tuple[Read, ...]) -> tuple[Read, ...]:
         """The blocks chosen, and while there is room those beside them in their documents: what names a matter may stand in another
         sentence than what is asked about it, and what selects finds the first."""
-        memory, allowed, most = asked.memory or self.memory, asked.asking.allowed, self._most(asked.asking)
-        found = [other for each in chosen for other in memory.neighbours(each.update)]
-        if allowed is not None:
-            found = [update for update, may in zip(found, allowed(np.array(found, dtype=np.int64)), strict=True) if may]
-        read = {each.update: each for each in chosen}
-        for update in found:
-            if len(read) < most:
-                read.setdefault(update, Read(update=update, score=0.0))
-        return tuple(read.values())
+        memory, taken = asked.memory or self.memory, {each.update for each in chosen}
+        beside = list(dict.fromkeys(other for each in chosen for other in memory.neighbours(each.update) if other not in taken))
+        if beside and asked.asking.allowed is not None:
+            numbers = np.array(beside, dtype=np.int64)
+            beside = numbers[asked.asking.allowed(numbers)].tolist()
+        room = self._most(asked.asking) - len(chosen)
+        return (*chosen, *(Read(update=update, score=0.0) for update in beside[:room]))
 
     def _placed(self, asked: Asked, scored: Scored, read: tuple[Read, ...]) -> _Begun:
         """What a question reads, laid in front of the room for its text."""

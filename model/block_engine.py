@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -49,7 +50,7 @@ class ReadingConfig:
 
     Attributes:
         most_blocks: that one answer reads.
-        share: a block is read if it is at least so likely as this share of the best one, and what stands beside it in its document, while
+        share: a block is read if it is at least so likely as this share of the best one, and what stands around it in its document, while
             there is room.
         margin: nats that the best block must lead by (`Scored.lead`) to be trusted: if it then does not tell, that is said.
         doubt: nats from which blocks are read on trial: if they do not tell, the base model answers, as if nothing had been read.
@@ -165,7 +166,7 @@ class BlockEngine:
         try:
             for number, each in enumerate(asked):
                 scored = self._scored(each, trunk_BTD[number, : len(prompts[number])])
-                begun.append(self._placed(each, scored, self._with_neighbours(each, chosen_blocks(scored, self.config))))
+                begun.append(self._placed(each, scored, self._with_surroundings(each, chosen_blocks(scored, self.config))))
                 kept.lay_into(begun[-1].row, number, len(prompts[number]))
             logits_BV = self._judged(begun, self._first(begun, trunk_BTD))
             if left := [number for number, each in enumerate(begun) if each.is_left]:
@@ -245,16 +246,16 @@ class BlockEngine:
     def _scored(self, asked: Asked, trunk_TD: Tensor) -> Scored:
         return self.score(asked.prompt, trunk_TD, self._most(asked.asking), asked.asking, asked.memory or self.memory)
 
-    def _with_neighbours(self, asked: Asked, chosen: tuple[Read, ...]) -> tuple[Read, ...]:
-        """The blocks chosen, and while there is room those beside them in their documents: what names a matter may stand in another
+    def _with_surroundings(self, asked: Asked, chosen: tuple[Read, ...]) -> tuple[Read, ...]:
+        """The blocks chosen, and while there is room others of their documents, the nearest first: what names a matter may stand in another
         sentence than what is asked about it, and what selects finds the first."""
-        memory, taken = asked.memory or self.memory, {each.update for each in chosen}
-        beside = list(dict.fromkeys(other for each in chosen for other in memory.neighbours(each.update) if other not in taken))
-        if beside and asked.asking.allowed is not None:
-            numbers = np.array(beside, dtype=np.int64)
-            beside = numbers[asked.asking.allowed(numbers)].tolist()
-        room = self._most(asked.asking) - len(chosen)
-        return (*chosen, *(Read(update=update, score=0.0) for update in beside[:room]))
+        memory, most, taken = asked.memory or self.memory, self._most(asked.asking), {each.update for each in chosen}
+        rings = zip_longest(*(memory.around(each.update, most) for each in chosen), fillvalue=())  # at each distance the best block's first
+        around = list(dict.fromkeys(other for ring in rings for near in ring for other in near if other not in taken))
+        if around and asked.asking.allowed is not None:
+            numbers = np.array(around, dtype=np.int64)
+            around = numbers[asked.asking.allowed(numbers)].tolist()
+        return (*chosen, *(Read(update=update, score=0.0) for update in around))[:most]
 
     def _placed(self, asked: Asked, scored: Scored, read: tuple[Read, ...]) -> _Begun:
         """What a question reads, laid in front of the room for its text."""

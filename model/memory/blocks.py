@@ -169,14 +169,18 @@ class BlockMemory:
         index = self._where.get(update)
         return None if index is None else self._held[index]
 
-    def neighbours(self, update: int) -> list[int]:
-        """The block after this one in its document, and the one before, as far as they are remembered."""
-        document = self._documents_B[self._where[update]]
-        return [
-            other
-            for other in (update + 1, update - 1)
-            if (index := self._where.get(other)) is not None and self._documents_B[index] == document
-        ]
+    def around(self, update: int, most: int) -> list[list[int]]:
+        """Blocks of this one's document, the nearest first: for each distance in turn the one after and the one before, as far as they are
+        remembered, `most` in all."""
+        document, found = self._documents_B[self._where[update]], list[list[int]]()
+        while sum(map(len, found)) < most:
+            distance = len(found) + 1
+            both = (self._where.get(update + distance), self._where.get(update - distance))
+            near = [int(self._updates_B[index]) for index in both if index is not None and self._documents_B[index] == document]
+            if not near:
+                break
+            found.append(near)
+        return found
 
     def _order(self) -> NDArray[np.int64]:
         alive = np.flatnonzero(self._updates_B != FREE)

@@ -277,7 +277,7 @@ def test_what_stands_out_is_a_likely_source_though_the_null_candidate_scores_mor
     assert read.score == pytest.approx(0.88, abs=0.01)
 
 
-def test_what_stands_beside_a_chosen_block_in_its_document_is_read_with_it(engine: BlockEngine) -> None:
+def test_what_stands_around_a_chosen_block_in_its_document_is_read_with_it(engine: BlockEngine) -> None:
     learn(engine, TEXTS[:1])
     engine.commit(prepared(engine, [engine.encode(text) for text in TEXTS[1:4]]))  # one document: blocks 1, 2 and 3
     learn(engine, TEXTS[4:])
@@ -286,9 +286,11 @@ def test_what_stands_beside_a_chosen_block_in_its_document_is_read_with_it(engin
     def read(number: int, **asking: Any) -> list[int]:
         return [each.update for each in answer(engine, ask(TEXTS[number]), Asking(limit=1, **asking)).read]
 
-    assert [read(number) for number in range(5)] == [[0], [1, 2], [2, 3, 1], [3, 2], [4]]
+    assert [read(number) for number in range(5)] == [[0], [1, 2, 3], [2, 3, 1], [3, 2, 1], [4]]
     assert [each.score for each in answer(engine, ask(TEXTS[2]), Asking(limit=1)).read][1:] == [0, 0]
     assert read(2, most_blocks=2) == [2, 3], "never more than may be read"
+    assert read(2, most_blocks=1) == [2]
+    assert read(1, most_blocks=2) == [1, 2], "the nearest first"
     assert read(2, allowed=lambda numbers: numbers != 3) == [2, 1]
     engine.commit([], [3])
     assert read(2) == [2, 1]

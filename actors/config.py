@@ -77,12 +77,12 @@ class MemoryConfig(BaseModel):
         description="Lead, in nats, from which a block is trusted (docs/memory.md): if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
-        default=-8.0,
+        default=-6.0,
         allow_inf_nan=False,
         description="Lead from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )
     evidence: float = Field(
-        default=-3.0,
+        default=-1.5,
         allow_inf_nan=False,
         description="Nats of that lead and the reader together from which an answer is believed. Higher: fewer answers from memory.",
     )

@@ -37,9 +37,6 @@ BASE, READER = 0, 1
 SURE = 20.0
 """Nats above the next one: at any temperature in use it is drawn."""
 
-READER_WEIGHT = 0.75
-"""How much the reader's log-odds count beside the selector's lead (docs/results.md)."""
-
 LIKELY = 0.05
 """The chance of the first token of "I don't know." from which the second is looked at."""
 
@@ -55,15 +52,15 @@ class ReadingConfig:
         margin: nats that the best block must lead by (`Scored.lead`) to be trusted: if it then does not tell, that is said.
         doubt: nats from which blocks are read on trial: if they do not tell, the base model answers, as if nothing had been read.
             Below, nothing is read.
-        evidence: nats that selector and reader together must give for an answer: what the best block leads by, and
-            READER_WEIGHT times the reader's log-odds against beginning with "I don't know.". Below, it says that, and else never.
+        evidence: nats that selector and reader together must give for an answer: what the best block leads by, and the reader's
+            log-odds against beginning with "I don't know.". Below, it says that, and else never.
     """
 
     most_blocks: int = 4
     share: float = 0.1
     margin: float = 0.8
-    doubt: float = -8.0
-    evidence: float = -3.0
+    doubt: float = -6.0
+    evidence: float = -1.5
 
 
 @dataclass(slots=True, eq=False)
@@ -221,7 +218,7 @@ class BlockEngine:
         return logits_BV
 
     def _lacks(self, leads: Tensor, chances: Tensor) -> Tensor:
-        return leads - READER_WEIGHT * chances.clamp(1e-6, 1 - 1e-6).logit() < self.config.evidence
+        return leads - chances.clamp(1e-6, 1 - 1e-6).logit() < self.config.evidence
 
     def _follows(self, begun: Sequence[_Begun], first: int, second: int) -> Tensor:
         """The chance of `second` after answers that begin with `first`, [B]: one token more, taken back."""

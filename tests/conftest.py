@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from actors.cluster import connect, disconnect
 from actors.config import StreamConfig
@@ -15,6 +16,23 @@ from jobs.demo.broker import EmbeddedBroker
 from tests.doubles.stream import stream_config
 from tests.doubles.tiny import tiny_block_checkpoint, tiny_checkpoint
 from tests.processes import Jobs
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Files side by side; those that start brokers, stores and Ray one after the other in one process.
+
+    xdist's own groups do not reach it through pytest 9.2 (pytest-xdist 3.8).
+    """
+
+    SERVERS = ("tests/fault/", "tests/faults/", "tests/integration/", "tests/load/")
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "servers" if nodeid.startswith(self.SERVERS) else nodeid.split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

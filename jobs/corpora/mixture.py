@@ -33,7 +33,7 @@ WEIGHTS: Mapping[str, float] = {
     "edits": 0.01,
 }
 FINDING_WEIGHTS: Mapping[str, float] = {
-    "news": 0.12,
+    "news": 0.50,
     "stories": 0.18,
     "paragraphs": 0.06,
     "squad": 0.13,

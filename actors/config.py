@@ -77,7 +77,7 @@ class MemoryConfig(BaseModel):
         description="Lead, in nats, from which a block is trusted (docs/memory.md): if it does not tell, 'I don't know' is said.",
     )
     doubt: float = Field(
-        default=-6.0,
+        default=-8.0,
         allow_inf_nan=False,
         description="Lead from which blocks are read on trial: where they do not tell, the base model answers. Below, nothing is read.",
     )

@@ -59,7 +59,7 @@ class ReadingConfig:
     most_blocks: int = 4
     share: float = 0.1
     margin: float = 0.8
-    doubt: float = -6.0
+    doubt: float = -8.0
     evidence: float = -1.5
 
 

@@ -34,10 +34,10 @@ class SelectorConfig:
         left_out: share of the questions whose blocks are taken away.
     """
 
-    documents: int = 100
+    documents: int = 160
     alike: float = 0.5
     questions: int = 110
-    general: int = 16
+    general: int = 40
     near: float = 0.25
     left_out: float = 0.3
     rate: float = 1e-3

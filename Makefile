@@ -26,7 +26,7 @@ train: $(READY) ## train the embedded model's memory; run again to go on; ARGS="
 	@$(BIN)/python -m jobs.train $(ARGS)
 
 test: $(READY) ## unit, integration, load and fault tests; ARGS="-k source"
-	OMP_NUM_THREADS=1 $(PYTEST) -n auto -m "not slow and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PYTEST) -m "slow and not gpu" $(ARGS)

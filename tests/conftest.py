@@ -19,7 +19,7 @@ from tests.processes import Jobs
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Files side by side; those that start brokers, stores and Ray one after the other in one process.
+    """Files side by side; those that start brokers, stores and Ray one after the other in one process (first: `--no-loadscope-reorder`).
 
     xdist's own groups do not reach it through pytest 9.2 (pytest-xdist 3.8).
     """

@@ -25,8 +25,8 @@ demo: $(READY) ## a model learns from a Kafka stream, cites, is restored, correc
 train: $(READY) ## train the embedded model's memory; run again to go on; ARGS="--hours 6 --threads 4"
 	@$(BIN)/python -m jobs.train $(ARGS)
 
-test: $(READY) ## unit, integration, load and fault tests; ARGS="-k source"
-	OMP_NUM_THREADS=1 $(PYTEST) -n auto --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
+test: $(READY) ## unit, integration, load and fault tests; ARGS="-k source", or side by side ARGS="-n auto --no-loadscope-reorder"
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(PYTEST) -m "slow and not gpu" $(ARGS)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from actors.cluster import connect, disconnect
@@ -21,13 +22,20 @@ from tests.processes import Jobs
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Files side by side; those that start brokers, stores and Ray one after the other in one process (first: `--no-loadscope-reorder`).
 
-    xdist's own groups do not reach it through pytest 9.2 (pytest-xdist 3.8).
+    xdist's marks for groups have no effect with pytest 9.2 (pytest-xdist 3.8).
     """
 
     SERVERS = ("tests/fault/", "tests/faults/", "tests/integration/", "tests/load/")
 
     def _split_scope(self, nodeid: str) -> str:
         return "servers" if nodeid.startswith(self.SERVERS) else nodeid.split("::")[0]
+
+
+def pytest_configure() -> None:
+    """Processes side by side have one thread each, and so has what they start: two each on two cores take ten times as long."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -171,12 +171,15 @@ class BlockMemory:
 
     def around(self, update: int, most: int) -> list[list[int]]:
         """Blocks of this one's document, the nearest first: for each distance in turn the one after and the one before, as far as they are
-        remembered, `most` in all."""
+        remembered, until there are `most`."""
         document, found = self._documents_B[self._where[update]], list[list[int]]()
         while sum(map(len, found)) < most:
             distance = len(found) + 1
-            both = (self._where.get(update + distance), self._where.get(update - distance))
-            near = [int(self._updates_B[index]) for index in both if index is not None and self._documents_B[index] == document]
+            near = [
+                other
+                for other in (update + distance, update - distance)
+                if (index := self._where.get(other)) is not None and self._documents_B[index] == document
+            ]
             if not near:
                 break
             found.append(near)

@@ -35,7 +35,7 @@ def read(tmp_path: Path, content: bytes, name: str = "feed", **how: Any) -> list
         gzip.compress(LINES, mtime=0),
         zstandard.ZstdCompressor().compress(LINES),
         zstandard.ZstdCompressor().compress(LINES[:9]) + zstandard.ZstdCompressor().compress(LINES[9:]),
-        gzip.compress(LINES.decode().encode("utf-16")),
+        gzip.compress(LINES.decode().encode("utf-16"), mtime=0),
     ],
 )
 def test_json_lines_in_any_encoding_and_packing(content: bytes, tmp_path: Path) -> None:
